@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+// Syntax that old versions of Node can parse, so that they get to say what is wrong with them.
+var needed = [20, 18, 1];
+var have = process.versions.node.split('.').map(Number);
+
+function tooOld() {
+  for (var i = 0; i < needed.length; i += 1) {
+    if (have[i] !== needed[i]) return have[i] < needed[i];
+  }
+  return false;
+}
+
+function fail(line) {
+  process.stderr.write('cloakroom: ' + line + '\n');
+  process.exit(1);
+}
+
+if (tooOld()) {
+  fail('Node ' + needed.join('.') + ' or later is needed, and this is Node ' + process.versions.node);
+} else {
+  import('../dist/cli/main.js').then(
+    function (cli) {
+      return cli.main(process.argv.slice(2));
+    },
+    function (error) {
+      if (
+        error.code !== 'ERR_MODULE_NOT_FOUND' ||
+        !/^Cannot find module '[^']*dist.cli.main\.js'/.test(error.message)
+      )
+        throw error;
+      fail('not built yet; run: npm run build');
+    },
+  );
+}

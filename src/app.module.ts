@@ -1,0 +1,29 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { AuthModule } from './auth/auth.module.js';
+import { CallbackService } from './auth/callback.service.js';
+import { LoginService } from './auth/login.service.js';
+import { LogoutService } from './auth/logout.service.js';
+import type { Config } from './config/schema.js';
+import { CONFIG } from './config/token.js';
+import { HealthModule } from './health/health.module.js';
+import { HealthService } from './health/health.service.js';
+import type { Services } from './services.js';
+import { SessionCookie } from './session/session-cookie.js';
+import { SessionsService } from './session/sessions.service.js';
+
+/** The endpoints that Cloakroom answers itself. */
+@Module({ imports: [AuthModule, HealthModule] })
+export class AppModule {
+  static with(config: Config, services: Services): DynamicModule {
+    const providers = [
+      { provide: CONFIG, useValue: config },
+      { provide: LoginService, useValue: services.login },
+      { provide: CallbackService, useValue: services.callback },
+      { provide: LogoutService, useValue: services.logout },
+      { provide: SessionsService, useValue: services.sessions },
+      { provide: SessionCookie, useValue: services.cookie },
+      { provide: HealthService, useValue: services.health },
+    ];
+    return { module: AppModule, global: true, providers, exports: providers };
+  }
+}

@@ -1,0 +1,125 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { NestFactory } from '@nestjs/core';
+import { ExpressAdapter } from '@nestjs/platform-express';
+import express, { type Express } from 'express';
+import { AppModule } from './app.module.js';
+import type { Config } from './config/schema.js';
+import { ErrorFilter } from './error.filter.js';
+import { CloakroomError } from './errors.js';
+import { frontend } from './frontend/frontend.js';
+import { rawProblem, sendProblem } from './http/problem.js';
+import { checkRequest } from './http/request-check.js';
+import { DATA_CSP, securityHeaders } from './http/security-headers.js';
+import type { Logger } from './observability/logger.js';
+import { requestId } from './observability/request-id.js';
+import { composeServices, type Services } from './services.js';
+
+/** Bytes of one request's header block, and lines in it. */
+const MAX_HEADER_SIZE = 16 * 1024;
+const MAX_HEADER_LINES = 200;
+/** Milliseconds. Longer than load balancers keep idle connections, so that they and not we close them. */
+const KEEP_ALIVE = 75_000;
+const HEADERS_WITHIN = 15_000;
+
+export interface App {
+  server: Server;
+  services: Services;
+}
+
+/**
+ * The request pipeline, in order: framing and path are checked, routes go to the proxy, everything else to our own
+ * endpoints and then to the front end's files.
+ */
+export async function createApp(config: Config, logger: Logger): Promise<App> {
+  const services = composeServices(config, logger);
+  const endpoints = await createEndpoints(config, services, logger);
+  const { secureCookies: secure, publicUrl } = config;
+
+  const handle = (request: IncomingMessage, response: ServerResponse): void => {
+    try {
+      if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
+      const target = checkRequest(request, publicUrl);
+      if (services.health.draining) response.setHeader('connection', 'close');
+      const route = services.proxy.routes.match(target.path);
+      if (route !== undefined) {
+        services.proxy.handle(request, response, route, target);
+        return;
+      }
+      request.url = target.path + target.query;
+      if (request.headers.expect !== undefined) response.writeContinue();
+      endpoints(request, response);
+    } catch (error) {
+      sendProblem(request, response, CloakroomError.from(error), { secure, close: true });
+    }
+  };
+
+  const server = createServer({
+    maxHeaderSize: MAX_HEADER_SIZE,
+    headersTimeout: HEADERS_WITHIN,
+    // Uploads may take as long as they like; what limits them is the route's idle time.
+    requestTimeout: 0,
+    keepAliveTimeout: KEEP_ALIVE,
+    noDelay: true,
+  });
+  // Node would drop lines past its own limit without a word, and with them perhaps the one that matters.
+  server.maxHeadersCount = 0;
+  server.on('request', handle);
+  // Decided before the browser is told to go on and send its body.
+  server.on('checkContinue', handle);
+  server.on('checkExpectation', handle);
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    answerUnparsed(error, socket, secure);
+  });
+  return { server, services };
+}
+
+async function createEndpoints(config: Config, services: Services, logger: Logger): Promise<Express> {
+  const app = express();
+  app.disable('x-powered-by');
+  app.disable('etag');
+  app.set('trust proxy', (address: string) => services.trusted.trusts(address));
+  const security = securityHeaders(config.secureCookies);
+  app.use((request, response, next) => {
+    for (const [name, value] of security) response.setHeader(name, value);
+    response.setHeader('content-security-policy', DATA_CSP);
+    response.setHeader('x-request-id', requestId(request));
+    next();
+  });
+  if (config.frontend !== undefined) {
+    const files = frontend(config.frontend.folder);
+    app.use((request, response, next) => {
+      if (isOwnEndpoint(request.path)) next();
+      else files(request, response, next);
+    });
+  }
+  const nest = await NestFactory.create(AppModule.with(config, services), new ExpressAdapter(app), {
+    bodyParser: false,
+    logger: false,
+    abortOnError: false,
+  });
+  nest.useGlobalFilters(new ErrorFilter(config, services.cookie, logger));
+  await nest.init();
+  return app;
+}
+
+function isOwnEndpoint(path: string): boolean {
+  return path === '/auth' || path.startsWith('/auth/') || path === '/livez' || path === '/readyz';
+}
+
+/** The parser gave up: there is no request to answer, only a connection to close with a reason. */
+function answerUnparsed(error: NodeJS.ErrnoException, socket: Socket, secure: boolean): void {
+  // As Node's own handler does: a half-written answer to the request before must not get an error in its middle.
+  const current = (socket as { _httpMessage?: { headersSent: boolean } })._httpMessage;
+  if (!socket.writable || current?.headersSent === true) {
+    socket.destroy();
+    return;
+  }
+  const code =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? 'headers-too-large'
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? 'request-timeout'
+        : 'bad-request';
+  socket.end(rawProblem(new CloakroomError(code), { secure, instance: 'unparsed' }), () => socket.destroy());
+}

@@ -1,0 +1,244 @@
+import type { Request, Response } from 'express';
+import type { Config } from '../config/schema.js';
+import { CloakroomError } from '../errors.js';
+import type { TrustedProxies } from '../http/client-address.js';
+import { cookieValues, serializeCookie } from '../http/cookies.js';
+import type { Logger } from '../observability/logger.js';
+import { requestId } from '../observability/request-id.js';
+import type { Claims } from '../oidc/id-token.js';
+import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
+import { exchangeFailure, isHealthy, providerFailure } from '../oidc/oidc-errors.js';
+import type { Providers } from '../oidc/providers.js';
+import type { SessionCookie } from '../session/session-cookie.js';
+import type { SessionsService } from '../session/sessions.service.js';
+import type { SessionContents } from '../store/session-contents.js';
+import { tokensAfterGrant } from '../tokens/token-lifetime.js';
+import type { LoginAttempt, LoginAttempts } from './login-attempts.js';
+import { CallbackRefusedError } from './callback-refused.js';
+import { requireSecureTransport } from './transport.js';
+
+/** Errors of the provider that mean: not without asking the person, which a silent login must not do. */
+const NEEDS_INTERACTION = new Set([
+  'login_required',
+  'interaction_required',
+  'consent_required',
+  'account_selection_required',
+]);
+const SINGLE_PARAMETERS = ['code', 'state', 'iss', 'error', 'error_description', 'error_uri'];
+const STATE = /^[A-Za-z0-9_-]{43}$/;
+
+interface Answer {
+  location: string;
+  cookies: string[];
+}
+
+/** Turns the provider's answer into a session: exchange, verify, store, confirm, and only then answer. */
+export class CallbackService {
+  readonly #config: Config;
+  readonly #attempts: LoginAttempts;
+  readonly #providers: Providers;
+  readonly #sessions: SessionsService;
+  readonly #cookie: SessionCookie;
+  readonly #trusted: TrustedProxies;
+  readonly #logger: Logger;
+
+  constructor(parts: {
+    config: Config;
+    attempts: LoginAttempts;
+    providers: Providers;
+    sessions: SessionsService;
+    cookie: SessionCookie;
+    trusted: TrustedProxies;
+    logger: Logger;
+  }) {
+    this.#config = parts.config;
+    this.#attempts = parts.attempts;
+    this.#providers = parts.providers;
+    this.#sessions = parts.sessions;
+    this.#cookie = parts.cookie;
+    this.#trusted = parts.trusted;
+    this.#logger = parts.logger;
+  }
+
+  /** The provider whose redirect URI this is: the first has the plain one, the others have their name in it. */
+  provider(name: string | undefined): OidcClient | undefined {
+    const { first } = this.#providers;
+    if (name === undefined) return first;
+    return name === first.name ? undefined : this.#providers.get(name);
+  }
+
+  async finish(
+    request: Request,
+    response: Response,
+    provider: OidcClient,
+    parameters: URLSearchParams,
+    mode: 'query' | 'form_post',
+  ): Promise<Answer> {
+    requireSecureTransport(request, this.#config, this.#trusted, this.#logger);
+    const { cookie } = request.headers;
+    const state = this.#readState(request, parameters);
+    if (mode !== provider.config.responseMode) return this.#stale(request, state, 'response-mode');
+    const attempt = await this.#attempts.take(state, cookie);
+    if (attempt === undefined) return this.#stale(request, state, 'attempt-unknown');
+    if (attempt.provider !== provider.name) throw this.#refused(request, 'other-provider');
+
+    const error = parameters.get('error');
+    if (attempt.silent && error !== null && NEEDS_INTERACTION.has(error)) {
+      return { location: attempt.returnTo, cookies: [this.#attempts.clearing(state), this.#silentMark()] };
+    }
+    const { tokens, claims } = await this.#exchange(request, provider, parameters, state, attempt);
+    const contents = await this.#contents(request, provider, tokens, claims);
+    const handle = await this.#start(request, response, provider, contents);
+    await this.#endReplaced(handle, [attempt.replaces, this.#cookie.currentHandle(cookie)]);
+    return {
+      location: attempt.returnTo,
+      cookies: [this.#attempts.clearing(state), this.#cookie.companion(handle), ...this.#clearMarks(cookie)],
+    };
+  }
+
+  /** A browser opens this address by a navigation, with each parameter once. */
+  #readState(request: Request, parameters: URLSearchParams): string {
+    const repeated = SINGLE_PARAMETERS.some((name) => parameters.getAll(name).length > 1);
+    if (repeated) throw this.#refused(request, 'parameter-repeated');
+    if ((request.headers['sec-fetch-dest'] ?? 'document') !== 'document') {
+      throw this.#refused(request, 'not-a-navigation');
+    }
+    const state = parameters.get('state') ?? '';
+    if (!STATE.test(state)) throw this.#refused(request, 'state-malformed');
+    return state;
+  }
+
+  /**
+   * An answer for which there is no attempt: repeated, late, of another browser or made up. Whoever is signed in goes to
+   * the application; whoever began this attempt is sent round once more; the rest gets a page.
+   */
+  async #stale(request: Request, state: string, reason: string): Promise<Answer> {
+    const { cookie } = request.headers;
+    const handle = this.#cookie.currentHandle(cookie);
+    if (handle !== undefined && (await this.#sessions.isLive(handle))) return { location: '/', cookies: [] };
+    const mayRestart =
+      this.#attempts.began(state, cookie) && cookieValues(cookie, this.#cookie.names.restart).length === 0;
+    throw this.#refused(request, reason, mayRestart);
+  }
+
+  async #exchange(
+    request: Request,
+    provider: OidcClient,
+    parameters: URLSearchParams,
+    state: string,
+    attempt: LoginAttempt,
+  ): Promise<{ tokens: TokenAnswer; claims: Claims }> {
+    const { nonce, codeVerifier, maxAge } = attempt;
+    try {
+      const exchange = await provider.gate.run(async () => {
+        try {
+          return { healthy: true, ...(await provider.exchange(parameters, { state, nonce, codeVerifier, maxAge })) };
+        } catch (error) {
+          return { healthy: isHealthy(providerFailure(error)), error };
+        }
+      });
+      if ('error' in exchange) throw exchange.error;
+      return exchange;
+    } catch (cause) {
+      const { error, event, reason } = exchangeFailure(cause);
+      if (event === 'client_misconfigured') provider.reload();
+      this.#logger.warn(event, { provider: provider.name, reason, reference: requestId(request), error: cause });
+      throw error;
+    }
+  }
+
+  async #contents(
+    request: Request,
+    provider: OidcClient,
+    tokens: TokenAnswer,
+    claims: Claims,
+  ): Promise<SessionContents> {
+    const { accessTokenLifetime, rotation } = provider.config;
+    const leeway = rotation.policy === 'leeway' ? rotation.leeway : 0;
+    const now = Date.now();
+    const shown = { ...claims, ...(await this.#userinfo(request, provider, tokens, claims)) };
+    const { sid, auth_time: authTime, acr } = claims;
+    return {
+      provider: provider.name,
+      issuer: claims.iss,
+      subject: claims.sub,
+      ...(typeof sid === 'string' ? { sid } : {}),
+      ...(typeof authTime === 'number' ? { authTime } : {}),
+      ...(typeof acr === 'string' ? { acr } : {}),
+      createdAt: now,
+      absoluteAt: now + this.#config.session.absolute,
+      claims: pick(shown, this.#config.me.claims),
+      idToken: tokens.idToken ?? '',
+      tokens: tokensAfterGrant(tokens, undefined, { fallback: accessTokenLifetime, leeway }, now, Math.random()),
+    };
+  }
+
+  async #userinfo(
+    request: Request,
+    provider: OidcClient,
+    tokens: TokenAnswer,
+    claims: Claims,
+  ): Promise<Record<string, unknown>> {
+    const { userinfo } = provider.config;
+    if (userinfo === 'off') return {};
+    try {
+      return await provider.userinfo(tokens.accessToken, claims.sub);
+    } catch (cause) {
+      const failure = providerFailure(cause);
+      const reference = requestId(request);
+      this.#logger.warn('userinfo_failed', { provider: provider.name, reason: failure.kind, reference, error: cause });
+      // An answer about somebody else is an attack or a fault that no option excuses.
+      if (failure.kind === 'rejected') throw new CloakroomError('callback-refused', { cause });
+      if (userinfo === 'required') throw new CloakroomError('idp-invalid', { cause });
+      return {};
+    }
+  }
+
+  async #start(
+    request: Request,
+    response: Response,
+    provider: OidcClient,
+    contents: SessionContents,
+  ): Promise<string> {
+    try {
+      return await this.#sessions.start(request, response, contents);
+    } catch (error) {
+      // Nobody will ever use these tokens.
+      const { refreshToken } = contents.tokens;
+      if (refreshToken !== undefined) provider.revoke(refreshToken, 'refresh_token').catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Only now, with the new session stored: a failure before must leave the old one alone. */
+  async #endReplaced(handle: string, replaced: readonly (string | undefined)[]): Promise<void> {
+    for (const old of new Set(replaced)) {
+      if (old === undefined || old === handle) continue;
+      await this.#sessions.endByHandle(old, 'login-again').catch((error: unknown) => {
+        this.#logger.warn('replaced_session_not_ended', { handle: old, error });
+      });
+    }
+  }
+
+  #refused(request: Request, reason: string, mayRestart = false): CallbackRefusedError {
+    this.#logger.warn('callback_refused', { reason, reference: requestId(request) });
+    return new CallbackRefusedError(mayRestart);
+  }
+
+  #silentMark(): string {
+    const { names } = this.#cookie;
+    return serializeCookie(names.silent, '1', { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 60 });
+  }
+
+  #clearMarks(cookieHeader: string | undefined): string[] {
+    const { silent, restart } = this.#cookie.names;
+    const flags = { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 0 } as const;
+    return [silent, restart]
+      .filter((name) => cookieValues(cookieHeader, name).length > 0)
+      .map((name) => serializeCookie(name, '', flags));
+  }
+}
+
+function pick(claims: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(names.filter((name) => Object.hasOwn(claims, name)).map((name) => [name, claims[name]]));
+}

@@ -1,0 +1,86 @@
+import type { Request } from 'express';
+import type { Config } from '../config/schema.js';
+import type { TrustedProxies } from '../http/client-address.js';
+import { cookieValues, serializeCookie } from '../http/cookies.js';
+import type { Logger } from '../observability/logger.js';
+import type { Providers } from '../oidc/providers.js';
+import type { SessionCookie } from '../session/session-cookie.js';
+import type { SessionsService } from '../session/sessions.service.js';
+import type { LoginAttempts } from './login-attempts.js';
+import { invalid, loginParameters } from './login-parameters.js';
+import { requireNavigation } from './navigation.js';
+import { safeReturnTo } from './return-to.js';
+import { requireSecureTransport } from './transport.js';
+
+/** Decides where a browser that wants to sign in is sent. */
+export class LoginService {
+  readonly #config: Config;
+  readonly #attempts: LoginAttempts;
+  readonly #providers: Providers;
+  readonly #sessions: SessionsService;
+  readonly #cookie: SessionCookie;
+  readonly #trusted: TrustedProxies;
+  readonly #logger: Logger;
+
+  constructor(parts: {
+    config: Config;
+    attempts: LoginAttempts;
+    providers: Providers;
+    sessions: SessionsService;
+    cookie: SessionCookie;
+    trusted: TrustedProxies;
+    logger: Logger;
+  }) {
+    this.#config = parts.config;
+    this.#attempts = parts.attempts;
+    this.#providers = parts.providers;
+    this.#sessions = parts.sessions;
+    this.#cookie = parts.cookie;
+    this.#trusted = parts.trusted;
+    this.#logger = parts.logger;
+  }
+
+  /**
+   * @returns the address to redirect to, and `Set-Cookie` values
+   * @throws {CloakroomError} `login-refused`, `insecure-transport`, `login-parameter-invalid`, `idp-unavailable`,
+   *   `store-unavailable`
+   */
+  async begin(request: Request, query: URLSearchParams): Promise<{ location: string; cookies: string[] }> {
+    requireNavigation(request);
+    requireSecureTransport(request, this.#config, this.#trusted, this.#logger);
+    const parameters = loginParameters(query);
+    const returnTo = safeReturnTo(parameters.returnTo, this.#config.publicUrl);
+    const provider = parameters.provider === undefined ? this.#providers.first : this.#providers.get(parameters.provider);
+    if (provider === undefined) throw invalid('provider');
+    const { cookie } = request.headers;
+
+    const silent = parameters.forwarded['prompt'] === 'none';
+    // A silent attempt that just failed would fail again: without this, page and provider can bounce for ever.
+    if (silent && cookieValues(cookie, this.#cookie.names.silent).length > 0) {
+      return { location: returnTo, cookies: [] };
+    }
+    if (parameters.restart && (await this.#sessions.findIfAny(cookie, { slide: true })) !== undefined) {
+      return { location: returnTo, cookies: [] };
+    }
+
+    const maxAge = parameters.forwarded['max_age'];
+    const replaces = this.#cookie.currentHandle(cookie);
+    const { state, attempt, cookies } = await this.#attempts.begin(cookie, {
+      provider: provider.name,
+      returnTo,
+      silent,
+      ...(maxAge === undefined ? {} : { maxAge: Number(maxAge) }),
+      ...(replaces === undefined ? {} : { replaces }),
+    });
+    const { nonce, codeVerifier } = attempt;
+    const url = await provider.authorizationUrl({ state, nonce, codeVerifier, parameters: parameters.forwarded });
+    if (parameters.restart) cookies.push(this.#restartMark());
+    return { location: url.href, cookies };
+  }
+
+  /** One restart a minute: the next answer that comes too late gets a page instead of another round. */
+  #restartMark(): string {
+    const { names } = this.#cookie;
+    return serializeCookie(names.restart, '1', { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 60 });
+  }
+}

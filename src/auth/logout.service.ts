@@ -1,0 +1,151 @@
+import { randomBytes } from 'node:crypto';
+import type { Request } from 'express';
+import type { Config } from '../config/schema.js';
+import { CloakroomError } from '../errors.js';
+import { cookieValues, serializeCookie } from '../http/cookies.js';
+import type { Logger } from '../observability/logger.js';
+import type { Providers } from '../oidc/providers.js';
+import type { SessionCookie } from '../session/session-cookie.js';
+import type { SessionsService } from '../session/sessions.service.js';
+import type { OnceRecords } from '../store/once-records.js';
+import type { OpenSession } from '../store/session-records.js';
+import { safeReturnTo } from './return-to.js';
+
+/** A logout that is done here and goes on at the provider. */
+interface PendingLogout {
+  provider: string;
+  idToken: string;
+  returnTo: string;
+}
+
+interface Answer {
+  location: string;
+  cookies: string[];
+}
+
+export const LOGOUT_PATH = '/auth/logout';
+
+/** Purpose of the token in `logoutUrl`, so that no other signed value passes for one. */
+const TOKEN = 'logout-token';
+/** Milliseconds between the answer to a script and its navigation. */
+const PENDING_FOR = 120_000;
+/** Seconds the browser may stay at the provider's logout page. */
+const AWAY_FOR = 600;
+const TICKET = /^[A-Za-z0-9_-]{43}$/;
+
+/**
+ * Ends the session here first, then at the provider. The ID token that the provider wants as a hint
+ * (OpenID Connect RP-Initiated Logout 1.0 section 2) is only ever in the redirect of a navigation, out of reach of script.
+ */
+export class LogoutService {
+  readonly #config: Config;
+  readonly #records: OnceRecords;
+  readonly #providers: Providers;
+  readonly #sessions: SessionsService;
+  readonly #cookie: SessionCookie;
+  readonly #logger: Logger;
+
+  constructor(parts: {
+    config: Config;
+    onceRecords: OnceRecords;
+    providers: Providers;
+    sessions: SessionsService;
+    cookie: SessionCookie;
+    logger: Logger;
+  }) {
+    this.#config = parts.config;
+    this.#records = parts.onceRecords;
+    this.#providers = parts.providers;
+    this.#sessions = parts.sessions;
+    this.#cookie = parts.cookie;
+    this.#logger = parts.logger;
+  }
+
+  /** The address in `/auth/me` that ends this session by a navigation. */
+  urlFor(handle: string): string {
+    return `${LOGOUT_PATH}?token=${encodeURIComponent(this.#cookie.sign(TOKEN, handle))}`;
+  }
+
+  /** Ends the session and says where the browser should go; saying it twice is no error. */
+  async begin(request: Request, wanted: string | undefined): Promise<Answer> {
+    const returnTo = safeReturnTo(wanted, this.#config.publicUrl);
+    const session = await this.#sessions.findIfAny(request.headers.cookie, { slide: false });
+    const cookies = this.#cookie.clearing();
+    if (session === undefined) return { location: returnTo, cookies };
+    await this.#sessions.end(session, 'logout');
+    const ticket = await this.#remember(session, returnTo);
+    const location = ticket === undefined ? returnTo : `${LOGOUT_PATH}?token=${ticket}`;
+    return { location, cookies };
+  }
+
+  /** `token` of `/auth/me`, `token` of an answer to a script, `state` on the way back, or nothing at all. */
+  async navigate(request: Request, query: URLSearchParams): Promise<Answer> {
+    const token = query.get('token');
+    if (token === null) return this.#returned(request, query.get('state'));
+    if (TICKET.test(token)) return this.#continue(token);
+    return this.#endByToken(request, token, query.get('returnTo') ?? undefined);
+  }
+
+  async #endByToken(request: Request, token: string, wanted: string | undefined): Promise<Answer> {
+    const returnTo = safeReturnTo(wanted, this.#config.publicUrl);
+    const session = await this.#sessions.findIfAny(request.headers.cookie, { slide: false });
+    if (session === undefined) return { location: returnTo, cookies: this.#cookie.clearing() };
+    if (this.#cookie.unsign(TOKEN, token) !== session.handle) {
+      throw new CloakroomError('csrf', { public: { reason: 'logout-token' } });
+    }
+    await this.#sessions.end(session, 'logout');
+    const answer = await this.#atProvider(pendingLogout(session, returnTo));
+    return { location: answer.location, cookies: [...this.#cookie.clearing(), ...answer.cookies] };
+  }
+
+  /** The session is already gone; this only remembers where to go on. Not worth failing a logout for. */
+  async #remember(session: OpenSession, returnTo: string): Promise<string | undefined> {
+    const ticket = randomBytes(32).toString('base64url');
+    try {
+      await this.#records.put('logout', ticket, pendingLogout(session, returnTo), PENDING_FOR);
+      return ticket;
+    } catch (error) {
+      this.#logger.warn('logout_at_provider_skipped', { handle: session.handle, error });
+      return undefined;
+    }
+  }
+
+  async #continue(ticket: string): Promise<Answer> {
+    const pending = (await this.#records.take('logout', ticket)) as PendingLogout | undefined;
+    return pending === undefined ? { location: '/', cookies: [] } : this.#atProvider(pending);
+  }
+
+  async #atProvider(pending: PendingLogout): Promise<Answer> {
+    const provider = this.#providers.get(pending.provider);
+    const state = randomBytes(16).toString('base64url');
+    try {
+      const url = await provider?.endSessionUrl({
+        idToken: provider.config.idTokenHint ? pending.idToken : undefined,
+        postLogoutRedirectUri: this.#config.publicUrl + LOGOUT_PATH,
+        state,
+      });
+      if (url === undefined) return { location: pending.returnTo, cookies: [] };
+      const { names } = this.#cookie;
+      const value = this.#cookie.sign(names.logout, `${state} ${pending.returnTo}`);
+      const flags = { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: AWAY_FOR } as const;
+      return { location: url.href, cookies: [serializeCookie(names.logout, value, flags)] };
+    } catch (error) {
+      this.#logger.warn('logout_at_provider_skipped', { provider: pending.provider, error });
+      return { location: pending.returnTo, cookies: [] };
+    }
+  }
+
+  /** Back from the provider. Without the state of a logout that began here the page is neutral; nothing is ended. */
+  #returned(request: Request, state: string | null): Answer {
+    const { names } = this.#cookie;
+    const values = cookieValues(request.headers.cookie, names.logout);
+    const [expected = '', returnTo = '/'] = (this.#cookie.unsign(names.logout, values[0]) ?? '').split(' ');
+    const flags = { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 0 } as const;
+    const cookies = values.length > 0 ? [serializeCookie(names.logout, '', flags)] : [];
+    return { location: state !== null && state !== '' && state === expected ? returnTo : '/', cookies };
+  }
+}
+
+function pendingLogout(session: OpenSession, returnTo: string): PendingLogout {
+  return { provider: session.contents.provider, idToken: session.contents.idToken, returnTo };
+}

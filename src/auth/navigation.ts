@@ -1,0 +1,20 @@
+import type { IncomingMessage } from 'node:http';
+import { CloakroomError } from '../errors.js';
+
+/**
+ * Lets only a top-level navigation through: a login that an image, a frame, a script or a prefetch starts is nobody's
+ * wish. Browsers that send no fetch metadata are let through.
+ *
+ * @see https://www.w3.org/TR/fetch-metadata/
+ * @throws {CloakroomError} `login-refused`
+ */
+export function requireNavigation(request: IncomingMessage): void {
+  const { headers } = request;
+  const purpose = [headers['sec-purpose'], headers['purpose'], headers['x-moz']].join(' ').toLowerCase();
+  if (purpose.includes('prefetch') || purpose.includes('prerender')) {
+    throw new CloakroomError('login-refused', { public: { reason: 'prefetch' } });
+  }
+  if ((headers['sec-fetch-dest'] ?? 'document') !== 'document') {
+    throw new CloakroomError('login-refused', { public: { reason: 'not-a-navigation' } });
+  }
+}

@@ -1,0 +1,162 @@
+import { formatDuration } from '../config/duration.js';
+import type { Config, ProviderConfig } from '../config/schema.js';
+import { callbackPath } from '../oidc/providers.js';
+import { cookieNames } from '../session/cookie-names.js';
+import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
+
+/** `cloakroom check`: what this configuration comes to, and whether everything it points at is there. */
+
+const EX_CONFIG = 78;
+
+type Row = readonly string[];
+
+/** @returns the exit code */
+export async function check(config: Config): Promise<number> {
+  const report = new Report();
+  report.section('Server');
+  report.table([
+    ['public URL', config.publicUrl],
+    ['listens on', `${config.listen.host}:${config.listen.port}`],
+    ['believed proxies', config.listen.trustedProxies.join(', ') || 'none'],
+    ['front end', config.frontend?.folder ?? 'served by something else'],
+    ['log level', config.log.level],
+    ['keys', `${config.secrets.cookie.length} for cookies, ${config.secrets.seal.length} for sealing`],
+  ]);
+
+  report.section('Cookies');
+  report.table(cookieRows(config));
+
+  const [stores, providers, upstreams] = await Promise.all([
+    probeStore(config.store),
+    Promise.all(
+      config.providers.map((provider, index) =>
+        probeProvider(provider, config.publicUrl + callbackPath(index, provider.name)),
+      ),
+    ),
+    Promise.all(config.routes.map(probeUpstream)),
+  ]);
+
+  report.section('Store');
+  report.findings('store', stores);
+  if (config.store.kind === 'redis') report.table([['prefix', config.store.prefix]]);
+
+  config.providers.forEach((provider, index) => {
+    report.section(`Provider ${provider.name}`);
+    report.table(providerRows(provider, config.publicUrl + callbackPath(index, provider.name)));
+    report.findings(`providers.${provider.name}`, providers[index] ?? []);
+  });
+
+  report.section('Routes');
+  report.table(
+    config.routes.map(({ path, upstream, cache, headers, cookies }) => [
+      path,
+      `-> ${upstream}`,
+      `cache ${cache}`,
+      `headers +${headers.requestAllow.length}/+${headers.responseAllow.length}`,
+      `cookies ${cookies.join(', ') || 'none'}`,
+    ]),
+  );
+  upstreams.forEach((finding, index) => {
+    const { path, upstream } = config.routes[index] ?? { path: '', upstream: '' };
+    report.findings(`routes[${index}]`, [{ ...finding, text: `${path} ${upstream} ${finding.text}` }]);
+  });
+
+  report.section('Timeouts');
+  report.table(timeoutRows(config));
+
+  return report.end();
+}
+
+function cookieRows({ secureCookies, session }: Config): Row[] {
+  const names = cookieNames(secureCookies);
+  const flags = (sameSite: string) =>
+    `HttpOnly; Path=/; SameSite=${sameSite}${secureCookies ? '; Secure' : ''}`;
+  const own = session.sameSite === 'strict' ? 'Strict' : 'Lax';
+  return [
+    [names.session, flags(own), 'the session'],
+    [names.last, flags('Lax'), "signed handle of the browser's session, for its next login"],
+    [`${names.loginPrefix}*`, flags('Lax'), 'one login under way'],
+    [names.logout, flags('Lax'), 'one logout under way'],
+    [names.silent, flags('Lax'), 'mark: a silent login was tried'],
+    [names.restart, flags('Lax'), 'mark: a login was restarted'],
+  ];
+}
+
+function providerRows(provider: ProviderConfig, callback: string): Row[] {
+  const { rotation } = provider;
+  return [
+    ['issuer', provider.issuer],
+    ['client', `${provider.clientId}, ${provider.clientAuth}`],
+    ['redirect URI', `${callback}, to be registered at the provider`],
+    ['scopes', provider.scopes.join(' ')],
+    [
+      'rotation',
+      rotation.policy === 'leeway' ? `leeway ${formatDuration(rotation.leeway)}` : rotation.policy,
+    ],
+  ];
+}
+
+function timeoutRows(config: Config): Row[] {
+  const line = (times: Readonly<Record<string, number>>) =>
+    Object.entries(times)
+      .map(([name, value]) => `${name} ${formatDuration(value)}`)
+      .join(', ');
+  const { idle, absolute } = config.session;
+  const rows: Row[] = [['session', line({ idle, absolute })]];
+  if (config.store.kind === 'redis') {
+    const { connectTimeout, commandTimeout } = config.store;
+    rows.push(['Redis', line({ connect: connectTimeout, command: commandTimeout })]);
+  }
+  for (const { name, timeout, metadataTimeout, clockTolerance } of config.providers) {
+    rows.push([
+      `provider ${name}`,
+      line({ calls: timeout, metadata: metadataTimeout, 'clock tolerance': clockTolerance }),
+    ]);
+  }
+  for (const { path, timeouts } of config.routes) {
+    rows.push([
+      `route ${path}`,
+      line({ connect: timeouts.connect, 'first byte': timeouts.firstByte, idle: timeouts.idle }),
+    ]);
+  }
+  rows.push(['shutdown', line(config.shutdown)]);
+  return rows;
+}
+
+class Report {
+  readonly #faults: string[] = [];
+
+  section(title: string): void {
+    process.stdout.write(`\n${title}\n`);
+  }
+
+  table(rows: readonly Row[]): void {
+    const widths: number[] = [];
+    for (const row of rows) {
+      row.forEach((cell, index) => (widths[index] = Math.max(widths[index] ?? 0, cell.length)));
+    }
+    for (const row of rows) {
+      const cells = row.map((cell, index) =>
+        index === row.length - 1 ? cell : cell.padEnd(widths[index] ?? 0),
+      );
+      process.stdout.write(`  ${cells.join('  ')}\n`);
+    }
+  }
+
+  findings(subject: string, findings: readonly Finding[]): void {
+    for (const { verdict, text } of findings) {
+      process.stdout.write(`  ${verdict.padEnd(5)}  ${text}\n`);
+      if (verdict === 'fault') this.#faults.push(`${subject}: ${text}`);
+    }
+  }
+
+  end(): number {
+    if (this.#faults.length === 0) {
+      process.stdout.write('\nEverything was reached.\n');
+      return 0;
+    }
+    process.stdout.write('\n');
+    for (const line of this.#faults) process.stderr.write(`cloakroom: ${line}\n`);
+    return EX_CONFIG;
+  }
+}

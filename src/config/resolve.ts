@@ -1,0 +1,54 @@
+import { resolve } from 'node:path';
+import type { Config, FileConfig, ProviderConfig, RouteConfig, SecretPlace } from './schema.js';
+import { secretRef, type SecretSources } from './secrets.js';
+
+/** From what was written to what the server uses. Called only for a configuration without faults. */
+export function resolveConfig(file: FileConfig, sources: SecretSources): Config {
+  const { origin, protocol } = new URL(file.publicUrl);
+  const key = (place: SecretPlace) => Buffer.from(secretRef(place, sources).read(), 'utf8');
+  return deepFreeze({
+    publicUrl: origin,
+    secureCookies: protocol === 'https:',
+    listen: file.listen,
+    store: resolveStore(file.store, sources),
+    secrets: { cookie: file.secrets.cookie.map(key), seal: file.secrets.seal.map(key) },
+    providers: Object.entries(file.providers).map(([name, written]): ProviderConfig => {
+      const { rotation, clientSecret, ...rest } = written;
+      return {
+        ...rest,
+        name,
+        endpointHosts: written.endpointHosts.map((host) => new URL(`https://${host}`).host),
+        clientSecret: secretRef(clientSecret, sources),
+        rotation: typeof rotation === 'string' ? { policy: rotation } : { policy: 'leeway', ...rotation },
+      };
+    }),
+    session: file.session,
+    me: file.me,
+    routes: file.routes.map((route): RouteConfig => ({
+      ...route,
+      upstream: resolveUpstream(route.upstream),
+    })),
+    frontend: file.frontend && { folder: resolve(sources.folder, file.frontend.folder) },
+    log: file.log,
+    shutdown: file.shutdown,
+  });
+}
+
+function resolveStore(store: FileConfig['store'], sources: SecretSources): Config['store'] {
+  if (store === 'memory' || !store.redis) return { kind: 'memory' };
+  const { url, ...rest } = store.redis;
+  return { kind: 'redis', url: typeof url === 'string' ? url : secretRef(url, sources).read(), ...rest };
+}
+
+/** The final slash decides whether the prefix is replaced, so none may be added to a bare origin. */
+function resolveUpstream(written: string): string {
+  const { origin, pathname } = new URL(written);
+  return written.slice(written.indexOf('://') + 3).includes('/') ? `${origin}${pathname}` : origin;
+}
+
+function deepFreeze<T>(value: T): T {
+  // A view on memory cannot be frozen; keys are kept in such.
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value;
+  for (const inner of Object.values(value)) deepFreeze(inner);
+  return Object.freeze(value);
+}

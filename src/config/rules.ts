@@ -1,0 +1,149 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { isLoopbackHost, parseUrl } from './addresses.js';
+import { parseDuration } from './duration.js';
+import type { LocatedWrong } from './faults.js';
+import { reasonOf } from './secrets.js';
+import { root, unwrap, type Path } from './settings.js';
+
+/**
+ * Rules between settings. They read the values as written, so that they speak even while another setting of the
+ * same block is faulty: all faults are told at once.
+ */
+
+type Look = (...path: Path) => unknown;
+
+export function crossCheck(valueAt: (path: Path) => unknown, folder: string): LocatedWrong[] {
+  const look: Look = (...path) => valueAt(path);
+  return [
+    ...memoryStore(look),
+    ...sessionTimes(look),
+    ...routePaths(look),
+    ...sameProvider(look),
+    ...frontendFolder(look, folder),
+  ];
+}
+
+/** Settings of the process that would undo what Cloakroom promises. */
+export function checkProcess(env: NodeJS.ProcessEnv): (LocatedWrong & { readonly variable: string })[] {
+  const wrongs: (LocatedWrong & { readonly variable: string })[] = [];
+  if (env['NODE_TLS_REJECT_UNAUTHORIZED'] === '0') {
+    wrongs.push({
+      path: [],
+      variable: 'NODE_TLS_REJECT_UNAUTHORIZED',
+      problem: 'switches off the verification of certificates',
+      remedy: 'unset it; NODE_EXTRA_CA_CERTS names a file with further authorities',
+    });
+  }
+  if (/--insecure-http-parser\b/.test(env['NODE_OPTIONS'] ?? '')) {
+    wrongs.push({
+      path: [],
+      variable: 'NODE_OPTIONS',
+      problem: 'makes the HTTP parser lenient, which lets requests be smuggled',
+      remedy: 'remove --insecure-http-parser',
+    });
+  }
+  return wrongs;
+}
+
+function memoryStore(look: Look): LocatedWrong[] {
+  const url = look('publicUrl');
+  const parsed = typeof url === 'string' ? parseUrl(url) : undefined;
+  if (look('store') !== 'memory' || !parsed || isLoopbackHost(parsed.hostname)) return [];
+  return [
+    {
+      path: ['store'],
+      problem: 'memory keeps sessions in one process only, and publicUrl is not a loopback host',
+      remedy:
+        'write store: { redis: { url: … } }, or store: { memory: { singleProcess: true } } if there is one process only',
+    },
+  ];
+}
+
+function sessionTimes(look: Look): LocatedWrong[] {
+  const time = (key: string) => {
+    const written = look('session', key) ?? fallback('session', key);
+    return typeof written === 'string' ? parseDuration(written) : undefined;
+  };
+  const idle = time('idle');
+  const absolute = time('absolute');
+  if (idle === undefined || absolute === undefined || idle <= absolute) return [];
+  return [
+    {
+      path: ['session', 'idle'],
+      problem: 'is longer than session.absolute, so it would never be reached',
+      remedy: 'write an idle time of at most the absolute one, such as idle: 30m and absolute: 12h',
+    },
+  ];
+}
+
+function fallback(block: string, key: string): unknown {
+  const inner = unwrap(root).definition.shape?.[block];
+  const leaf = inner && unwrap(inner).definition.shape?.[key];
+  return leaf && unwrap(leaf).fallback;
+}
+
+function routePaths(look: Look): LocatedWrong[] {
+  const routes = look('routes');
+  if (!Array.isArray(routes)) return [];
+  const first = new Map<string, number>();
+  return routes.flatMap((_, index) => {
+    const path = look('routes', index, 'path');
+    if (typeof path !== 'string') return [];
+    const earlier = first.get(path);
+    if (earlier === undefined) first.set(path, index);
+    return earlier === undefined
+      ? []
+      : [
+          {
+            path: ['routes', index, 'path'],
+            problem: `${JSON.stringify(path)} is also the path of routes[${earlier}]`,
+            remedy: 'remove one of the two, or give it another path',
+          },
+        ];
+  });
+}
+
+function sameProvider(look: Look): LocatedWrong[] {
+  const providers = look('providers');
+  if (typeof providers !== 'object' || providers === null) return [];
+  const first = new Map<string, string>();
+  return Object.keys(providers).flatMap((name) => {
+    const issuer = look('providers', name, 'issuer');
+    const clientId = look('providers', name, 'clientId');
+    if (typeof issuer !== 'string' || typeof clientId !== 'string') return [];
+    const identity = JSON.stringify([issuer, clientId]);
+    const earlier = first.get(identity);
+    if (earlier === undefined) first.set(identity, name);
+    return earlier === undefined
+      ? []
+      : [
+          {
+            path: ['providers', name],
+            problem: `has the issuer and the client id of providers.${earlier}`,
+            remedy: 'remove one of the two, or register another client',
+          },
+        ];
+  });
+}
+
+function frontendFolder(look: Look, folder: string): LocatedWrong[] {
+  const written = look('frontend', 'folder');
+  if (typeof written !== 'string' || written === '') return [];
+  const path = resolve(folder, written);
+  let problem: string | undefined;
+  try {
+    if (!statSync(path).isDirectory()) problem = 'is not a folder';
+  } catch (error) {
+    problem = reasonOf(error);
+  }
+  if (problem === undefined) return [];
+  return [
+    {
+      path: ['frontend', 'folder'],
+      problem: `${JSON.stringify(path)} ${problem}`,
+      remedy:
+        'name the folder of the built front end, relative to the configuration file, or remove frontend',
+    },
+  ];
+}

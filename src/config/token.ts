@@ -1,0 +1,2 @@
+/** Under which the configuration is injected; it is data, not a class. */
+export const CONFIG = Symbol('config');

@@ -1,0 +1,28 @@
+import express, { type RequestHandler } from 'express';
+
+/** What the application's own pages may load: their own origin. */
+const FRONTEND_CSP =
+  "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'";
+
+/** Serves the application's files. Unknown paths that a person navigates to get the start page. */
+export function frontend(folder: string): RequestHandler {
+  const files = express.static(folder, { index: 'index.html', dotfiles: 'ignore', redirect: false, fallthrough: true });
+  return (request, response, next) => {
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      next();
+      return;
+    }
+    response.set('Content-Security-Policy', FRONTEND_CSP);
+    response.set('Cache-Control', 'no-cache');
+    files(request, response, (error?: unknown) => {
+      const wantsPage = request.headers.accept?.includes('text/html') === true && !/\.\w+$/.test(request.path);
+      if (error !== undefined || !wantsPage) {
+        response.removeHeader('Cache-Control');
+        next(error);
+        return;
+      }
+      request.url = '/';
+      files(request, response, next);
+    });
+  };
+}

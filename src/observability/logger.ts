@@ -1,0 +1,61 @@
+import { pino, type DestinationStream } from 'pino';
+import { isSecretName, redactError } from './redact.js';
+
+type Level = 'debug' | 'info' | 'warn' | 'error';
+type Fields = Record<string, unknown>;
+
+/**
+ * Structured log: one JSON object a line, an `event` name first, UTC times. Values are encoded by the JSON writer, so no
+ * input can begin a line of its own.
+ */
+export class Logger {
+  readonly #pino;
+
+  constructor(level: string, destination?: DestinationStream) {
+    this.#pino = pino(
+      {
+        level,
+        base: null,
+        messageKey: 'message',
+        timestamp: () => `,"time":"${new Date().toISOString()}"`,
+        formatters: { level: (label) => ({ level: label }) },
+      },
+      destination ?? pino.destination({ dest: 1, sync: false, minLength: 0 }),
+    );
+  }
+
+  debug(event: string, fields?: Fields): void {
+    if (this.#pino.isLevelEnabled('debug')) this.#write('debug', event, fields);
+  }
+
+  info(event: string, fields?: Fields): void {
+    this.#write('info', event, fields);
+  }
+
+  warn(event: string, fields?: Fields): void {
+    this.#write('warn', event, fields);
+  }
+
+  error(event: string, fields?: Fields): void {
+    this.#write('error', event, fields);
+  }
+
+  /** Waits until everything written so far has left the process. */
+  flush(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#pino.flush(() => {
+        resolve();
+      });
+    });
+  }
+
+  #write(level: Level, event: string, fields: Fields = {}): void {
+    const safe: Fields = { event };
+    for (const [name, value] of Object.entries(fields)) {
+      if (value === undefined) continue;
+      if (value instanceof Error) safe[name] = redactError(value);
+      else safe[name] = isSecretName(name) ? '[secret]' : value;
+    }
+    this.#pino[level](safe);
+  }
+}

@@ -1,0 +1,44 @@
+import type { Config } from '../config/schema.js';
+import type { Logger } from '../observability/logger.js';
+import { OidcClient } from './oidc-client.js';
+
+/** Where a provider sends the browser back to: an address of its own each, so that answers cannot be mixed up. */
+export function callbackPath(index: number, name: string): string {
+  return index === 0 ? '/auth/callback' : `/auth/callback/${name}`;
+}
+
+/** The configured providers, in the order of the configuration; the first is the default. */
+export class Providers {
+  readonly #byName = new Map<string, OidcClient>();
+  readonly #first: OidcClient;
+
+  constructor(config: Config, logger: Logger) {
+    config.providers.forEach((provider, index) => {
+      const redirectUri = config.publicUrl + callbackPath(index, provider.name);
+      this.#byName.set(provider.name, new OidcClient(provider, redirectUri, logger));
+    });
+    const [first] = this.#byName.values();
+    if (first === undefined) throw new TypeError('at least one provider must be configured');
+    this.#first = first;
+  }
+
+  get first(): OidcClient {
+    return this.#first;
+  }
+
+  get all(): OidcClient[] {
+    return [...this.#byName.values()];
+  }
+
+  get(name: string): OidcClient | undefined {
+    return this.#byName.get(name);
+  }
+
+  start(): void {
+    for (const provider of this.all) provider.start();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.all.map((provider) => provider.close()));
+  }
+}

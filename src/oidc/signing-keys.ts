@@ -1,0 +1,118 @@
+import { importJWK, type CryptoKey, type JWK } from 'jose';
+import { ProviderCallError, type Fetch } from './provider-fetch.js';
+
+type Key = CryptoKey | Uint8Array;
+
+/** Refetches that may follow each other at once, and how long one of them takes to come back (milliseconds). */
+const BURST = 10;
+const REFILL = 1000;
+/** Keys older than this are read again before they are trusted further. */
+const MAX_AGE = 10 * 60 * 1000;
+
+const KEY_TYPE: Record<string, string> = { RS: 'RSA', PS: 'RSA', ES: 'EC', Ed: 'OKP' };
+
+/**
+ * The provider's signing keys, read again when a token cannot be verified with the ones at hand: a rotation must be seen
+ * at the first login after it, also when a key id was used again for a new key.
+ */
+export class SigningKeys {
+  readonly #fetch: Fetch;
+  readonly #timeout: number;
+  #keys: readonly JWK[] = [];
+  #uri = '';
+  #fetchedAt = -Infinity;
+  #tokens = BURST;
+  #refilledAt = performance.now();
+  #loading: Promise<void> | undefined;
+  readonly #imported = new WeakMap<JWK, Map<string, Promise<Key>>>();
+
+  /** @param timeout milliseconds for one read of the key set */
+  constructor(fetch: Fetch, timeout: number) {
+    this.#fetch = fetch;
+    this.#timeout = timeout;
+  }
+
+  /**
+   * Tries the keys that fit a token's header, and once more with freshly read keys when none does.
+   *
+   * @param verify fails when the key is not the right one
+   * @throws whatever the last try failed with, or an error that says that no key fits
+   */
+  async withKeys<T>(
+    uri: string,
+    header: { alg: string; kid?: string },
+    verify: (key: Key) => Promise<T>,
+  ): Promise<T> {
+    const stale = uri !== this.#uri || performance.now() - this.#fetchedAt > MAX_AGE;
+    if (stale) await this.#refresh(uri);
+    const before = this.#keys;
+    try {
+      return await this.#tryAll(header, verify);
+    } catch (error) {
+      if (stale || !this.#mayRefetch()) throw error;
+      await this.#refresh(uri);
+      if (this.#keys === before) throw error;
+      return this.#tryAll(header, verify);
+    }
+  }
+
+  async #tryAll<T>(header: { alg: string; kid?: string }, verify: (key: Key) => Promise<T>): Promise<T> {
+    const fitting = this.#keys.filter((jwk) => fits(jwk, header));
+    let failure: unknown = new Error('the key set holds no key that fits the token');
+    for (const jwk of fitting) {
+      try {
+        return await verify(await this.#import(jwk, header.alg));
+      } catch (error) {
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  #import(jwk: JWK, alg: string): Promise<Key> {
+    const byAlg = this.#imported.get(jwk) ?? new Map<string, Promise<Key>>();
+    this.#imported.set(jwk, byAlg);
+    const known = byAlg.get(alg) ?? importJWK(jwk, alg);
+    byAlg.set(alg, known);
+    return known;
+  }
+
+  #mayRefetch(): boolean {
+    const now = performance.now();
+    const earned = Math.floor((now - this.#refilledAt) / REFILL);
+    if (earned > 0) {
+      this.#tokens = Math.min(BURST, this.#tokens + earned);
+      this.#refilledAt = now;
+    }
+    if (this.#tokens === 0) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+
+  async #refresh(uri: string): Promise<void> {
+    this.#loading ??= this.#load(uri).finally(() => {
+      this.#loading = undefined;
+    });
+    await this.#loading;
+  }
+
+  async #load(uri: string): Promise<void> {
+    const response = await this.#fetch(uri, {
+      headers: { accept: 'application/json, application/jwk-set+json' },
+      signal: AbortSignal.timeout(this.#timeout),
+    });
+    const document: unknown = response.status === 200 ? await response.json().catch(() => undefined) : undefined;
+    const keys = (document as { keys?: unknown } | undefined)?.keys;
+    if (!Array.isArray(keys)) throw new ProviderCallError('the key set cannot be read', { sent: true });
+    this.#keys = keys.filter((key): key is JWK => typeof key === 'object' && key !== null);
+    this.#uri = uri;
+    this.#fetchedAt = performance.now();
+  }
+}
+
+function fits(jwk: JWK, header: { alg: string; kid?: string }): boolean {
+  if (jwk.kty !== KEY_TYPE[header.alg.slice(0, 2)]) return false;
+  if (header.kid !== undefined && jwk.kid !== undefined && jwk.kid !== header.kid) return false;
+  if (jwk.use !== undefined && jwk.use !== 'sig') return false;
+  return jwk.alg === undefined || jwk.alg === header.alg;
+}

@@ -1,0 +1,155 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { PassThrough } from 'node:stream';
+import type { Dispatcher } from 'undici';
+import { browserResponseHeaders } from './headers.js';
+import type { Route } from './route-table.js';
+import { closedBeforeAnswer } from './upstream-errors.js';
+
+export interface Forwarding {
+  request: IncomingMessage;
+  response: ServerResponse;
+  route: Route;
+  /** Path and query as the upstream gets them. */
+  path: string;
+  /** Name and value in turns. */
+  headers: string[];
+  requestId: string;
+  security: readonly (readonly [string, string])[];
+  /** The upstream failed before a byte of its answer went on; everything later aborts the browser's connection. */
+  failed: (error: unknown) => void;
+}
+
+/**
+ * Sends a request on and streams both ways with back-pressure. Nothing is buffered, nothing is parsed; an answer that
+ * breaks off is broken off towards the browser as well, never ended as if it were whole.
+ */
+export function forwardHttp(forwarding: Forwarding): void {
+  new Exchange(forwarding).start();
+}
+
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #forwarding: Forwarding;
+  #controller: Dispatcher.DispatchController | undefined;
+  #body: PassThrough | undefined;
+  #retried = false;
+  #done = false;
+  #clientGone = false;
+
+  constructor(forwarding: Forwarding) {
+    this.#forwarding = forwarding;
+  }
+
+  start(): void {
+    const { request, response } = this.#forwarding;
+    if (hasBody(request)) {
+      // Not the request itself: the client destroys a body it cannot deliver, and the browser's connection with it.
+      this.#body = request.pipe(new PassThrough());
+      request.once('error', this.#onClientGone);
+    }
+    response.once('close', this.#onClientGone);
+    this.#dispatch();
+  }
+
+  #dispatch(): void {
+    const { request, route, path, headers } = this.#forwarding;
+    route.agent.dispatch(
+      {
+        origin: route.origin,
+        path,
+        method: request.method as Dispatcher.HttpMethod,
+        headers,
+        body: this.#body ?? null,
+      },
+      this,
+    );
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#clientGone) controller.abort(new Error('the client has gone'));
+  }
+
+  onRequestUpgrade(controller: Dispatcher.DispatchController): void {
+    // Nobody asked for another protocol.
+    controller.abort(Object.assign(new Error('unexpected upgrade'), { code: 'UND_ERR_RES_UPGRADE' }));
+  }
+
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    _headers: unknown,
+    statusMessage?: string,
+  ): void {
+    const { response, route, requestId, security } = this.#forwarding;
+    const headers = browserResponseHeaders({
+      rawHeaders: (controller.rawHeaders ?? []) as (string | Buffer)[],
+      allow: route.responseAllow,
+      cookies: route.cookies,
+      cache: route.cache,
+      requestId,
+      security,
+    });
+    response.on('drain', this.#onDrain);
+    if (statusMessage === undefined || statusMessage === '') response.writeHead(status, headers);
+    else response.writeHead(status, statusMessage, headers);
+    // Without a length this may be a stream whose first event is far off; the browser should know that it began.
+    if (!headers.includes('content-length') && !headers.includes('Content-Length')) response.flushHeaders();
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (!this.#forwarding.response.write(chunk)) controller.pause();
+  }
+
+  onResponseEnd(): void {
+    this.#finish();
+    this.#forwarding.response.end();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    const { request, response, failed } = this.#forwarding;
+    if (this.#clientGone || this.#done) return;
+    if (response.headersSent) {
+      this.#finish();
+      response.destroy();
+      return;
+    }
+    const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#body === undefined;
+    if (repeatable && !this.#retried && closedBeforeAnswer(error)) {
+      this.#retried = true;
+      this.#dispatch();
+      return;
+    }
+    this.#finish();
+    failed(error);
+  }
+
+  readonly #onDrain = (): void => {
+    this.#controller?.resume();
+  };
+
+  readonly #onClientGone = (): void => {
+    if (this.#done) return;
+    this.#clientGone = true;
+    this.#finish();
+    this.#controller?.abort(new Error('the client has gone'));
+  };
+
+  #finish(): void {
+    const { request, response } = this.#forwarding;
+    this.#done = true;
+    response.removeListener('close', this.#onClientGone);
+    response.removeListener('drain', this.#onDrain);
+    if (this.#body === undefined) return;
+    request.removeListener('error', this.#onClientGone);
+    request.unpipe(this.#body);
+    this.#body.destroy();
+    // An upstream may answer before it has read everything; the rest must not stay in the connection.
+    request.resume();
+  }
+}
+
+function hasBody(request: IncomingMessage): boolean {
+  const { headers } = request;
+  const length = headers['content-length'];
+  return headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0');
+}

@@ -1,0 +1,195 @@
+import { PROXIED_CSP } from '../http/security-headers.js';
+
+/** Meaningful for one connection only (RFC 9110 section 7.6.1). */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authentication-info',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+/**
+ * What a browser's request may bring to an upstream without being listed by the route. Everything else stays behind,
+ * above all what an upstream might take for the word of a trusted proxy.
+ */
+const REQUEST_STANDARD = new Set([
+  'accept',
+  'accept-encoding',
+  'accept-language',
+  'baggage',
+  'cache-control',
+  'content-digest',
+  'content-disposition',
+  'content-encoding',
+  'content-language',
+  'content-length',
+  'content-type',
+  'idempotency-key',
+  'if-match',
+  'if-modified-since',
+  'if-none-match',
+  'if-range',
+  'if-unmodified-since',
+  'last-event-id',
+  'pragma',
+  'prefer',
+  'priority',
+  'range',
+  'repr-digest',
+  'traceparent',
+  'tracestate',
+  'user-agent',
+  'want-content-digest',
+  'want-repr-digest',
+]);
+
+/** Answers of an upstream that would speak for the whole site, or that we say ourselves. */
+const RESPONSE_DROPPED = new Set([
+  'alt-svc',
+  'authentication-info',
+  'clear-site-data',
+  'cross-origin-resource-policy',
+  'dpop-nonce',
+  'expect-ct',
+  'nel',
+  'public-key-pins',
+  'referrer-policy',
+  'refresh',
+  'report-to',
+  'reporting-endpoints',
+  'server',
+  'service-worker-allowed',
+  'set-cookie2',
+  'strict-transport-security',
+  'x-aspnet-version',
+  'x-content-type-options',
+  'x-frame-options',
+  'x-powered-by',
+  'x-request-id',
+  'x-sendfile',
+]);
+const RESPONSE_DROPPED_PREFIXES = ['access-control-', 'x-accel-', 'proxy-'];
+
+/** Schemes that make a browser ask its user for a password. */
+const PROMPTING = /(?:^|,)\s*(?:basic|digest|negotiate|ntlm)\b/i;
+
+export interface RequestHeaderInput {
+  rawHeaders: readonly string[];
+  allow: ReadonlySet<string>;
+  cookies: ReadonlySet<string>;
+  accessToken: string;
+  requestId: string;
+  clientAddress: string;
+  /** `https` or `http`, as in the public URL. */
+  publicScheme: string;
+  publicHost: string;
+}
+
+/**
+ * The header lines of the request to an upstream, as name and value in turns.
+ */
+export function upstreamRequestHeaders(input: RequestHeaderInput): string[] {
+  const { rawHeaders, allow, cookies } = input;
+  const named = connectionNames(rawHeaders);
+  const headers = [
+    'authorization',
+    `Bearer ${input.accessToken}`,
+    'x-request-id',
+    input.requestId,
+    'x-forwarded-for',
+    input.clientAddress,
+    'x-forwarded-proto',
+    input.publicScheme,
+    'x-forwarded-host',
+    input.publicHost,
+  ];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = (rawHeaders[i] ?? '').toLowerCase();
+    const value = rawHeaders[i + 1] ?? '';
+    if (REQUEST_STANDARD.has(name) || allow.has(name)) {
+      // A length is framing, which a sender cannot take away by naming it in `Connection`.
+      if (named === undefined || name === 'content-length' || !named.has(name)) headers.push(name, value);
+    } else if (name === 'cookie' && cookies.size > 0) {
+      const kept = keptCookies(value, cookies);
+      if (kept !== '') headers.push(name, kept);
+    }
+  }
+  return headers;
+}
+
+export interface ResponseHeaderInput {
+  rawHeaders: readonly (string | Buffer)[];
+  allow: ReadonlySet<string>;
+  cookies: ReadonlySet<string>;
+  cache: 'no-store' | 'upstream';
+  requestId: string;
+  /** Ours, put first. */
+  security: readonly (readonly [string, string])[];
+}
+
+/** The header lines of the answer to the browser, as name and value in turns. */
+export function browserResponseHeaders(input: ResponseHeaderInput): string[] {
+  const headers: string[] = [];
+  for (const [name, value] of input.security) headers.push(name, value);
+  headers.push('content-security-policy', PROXIED_CSP, 'x-request-id', input.requestId);
+  if (input.cache === 'no-store') headers.push('cache-control', 'no-store');
+  else headers.push('vary', 'Cookie');
+  const named = connectionNames(input.rawHeaders);
+  for (let i = 0; i < input.rawHeaders.length; i += 2) {
+    const original = text(input.rawHeaders[i]);
+    const name = original.toLowerCase();
+    const value = text(input.rawHeaders[i + 1]);
+    if (named?.has(name) === true && name !== 'content-length') continue;
+    if (passesToBrowser(name, value, input)) headers.push(original, value);
+  }
+  return headers;
+}
+
+function passesToBrowser(name: string, value: string, input: ResponseHeaderInput): boolean {
+  if (HOP_BY_HOP.has(name)) return false;
+  if (name === 'set-cookie') return isAllowedCookie(value, input.cookies);
+  if (name === 'cache-control' || name === 'expires' || name === 'pragma') return input.cache === 'upstream';
+  if (name === 'www-authenticate') return !PROMPTING.test(value);
+  if (input.allow.has(name)) return true;
+  return !RESPONSE_DROPPED.has(name) && !RESPONSE_DROPPED_PREFIXES.some((prefix) => name.startsWith(prefix));
+}
+
+/** A cookie of an upstream lands on our host: only listed names, never ours, never for a whole domain. */
+function isAllowedCookie(value: string, cookies: ReadonlySet<string>): boolean {
+  const [pair = '', ...attributes] = value.split(';');
+  const name = pair.slice(0, Math.max(0, pair.indexOf('='))).trim();
+  return cookies.has(name) && !attributes.some((attribute) => /^\s*domain\s*(?:=|$)/i.test(attribute));
+}
+
+function keptCookies(header: string, cookies: ReadonlySet<string>): string {
+  return header
+    .split(';')
+    .map((pair) => pair.trim())
+    .filter((pair) => cookies.has(pair.slice(0, Math.max(0, pair.indexOf('=')))))
+    .join('; ');
+}
+
+/** Names that a `Connection` line declares as meant for this hop only, or undefined when there are none of interest. */
+function connectionNames(rawHeaders: readonly (string | Buffer)[]): Set<string> | undefined {
+  let names: Set<string> | undefined;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i];
+    if (name?.length !== 10 || text(name).toLowerCase() !== 'connection') continue;
+    const value = text(rawHeaders[i + 1]).toLowerCase();
+    if (value === 'keep-alive' || value === 'close') continue;
+    names ??= new Set();
+    for (const part of value.split(',')) names.add(part.trim());
+  }
+  return names;
+}
+
+/** Header bytes are Latin-1 on the wire; reading them as anything else would change them. */
+function text(raw: string | Buffer | undefined): string {
+  return typeof raw === 'string' ? raw : (raw?.toString('latin1') ?? '');
+}

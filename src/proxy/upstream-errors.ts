@@ -1,0 +1,25 @@
+import { CloakroomError } from '../errors.js';
+
+const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']);
+const INVALID = new Set([
+  'UND_ERR_HEADERS_OVERFLOW',
+  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+  'UND_ERR_RES_EXCEEDED_MAX_SIZE',
+  'ERR_INVALID_CHAR',
+  'ERR_HTTP_INVALID_HEADER_VALUE',
+]);
+
+/** What a failure between us and an upstream is called towards the browser. Decided by code, never by message. */
+export function upstreamError(error: unknown): CloakroomError {
+  const code = String((error as { code?: unknown } | undefined)?.code);
+  if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
+  // The parser's own codes begin with HPE_.
+  if (INVALID.has(code) || code.startsWith('HPE_')) return new CloakroomError('upstream-invalid', { cause: error });
+  return new CloakroomError('upstream-unreachable', { cause: error });
+}
+
+/** The upstream closed an idle connection just as a request was put on it, so it cannot have read it. */
+export function closedBeforeAnswer(error: unknown): boolean {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
+}

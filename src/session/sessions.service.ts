@@ -1,0 +1,190 @@
+import type { Request, Response } from 'express';
+import type { Config } from '../config/schema.js';
+import { CloakroomError } from '../errors.js';
+import type { Logger } from '../observability/logger.js';
+import type { Providers } from '../oidc/providers.js';
+import { Recent } from '../store/recent.js';
+import type { OpenSession, SessionRecords } from '../store/session-records.js';
+import type { SessionContents } from '../store/session-contents.js';
+import type { TokensService } from '../tokens/tokens.service.js';
+import type { SessionCookie } from './session-cookie.js';
+import type { SessionCreation } from './session-creation.js';
+
+/** Idle expiry is moved at most this often (milliseconds), or ten times within a shorter idle time. */
+const TOUCH_EVERY = 60_000;
+/** Milliseconds an ending waits for the provider to revoke. */
+const REVOKE_WITHIN = 2000;
+
+export type EndCause = 'logout' | 'login-again' | 'token-expired';
+
+export const LOGIN_URL = '/auth/login';
+
+/** The only door to a signed-in user. */
+export class SessionsService {
+  readonly #config: Config;
+  readonly #records: SessionRecords;
+  readonly #cookie: SessionCookie;
+  readonly #creation: SessionCreation;
+  readonly #tokens: TokensService;
+  readonly #providers: Providers;
+  readonly #logger: Logger;
+  readonly #touchEvery: number;
+  /** Sessions this process touched or tried to touch a moment ago. */
+  readonly #touching = new Recent<true>(1000, 50_000);
+
+  constructor(parts: {
+    config: Config;
+    records: SessionRecords;
+    cookie: SessionCookie;
+    creation: SessionCreation;
+    tokens: TokensService;
+    providers: Providers;
+    logger: Logger;
+  }) {
+    this.#config = parts.config;
+    this.#records = parts.records;
+    this.#cookie = parts.cookie;
+    this.#creation = parts.creation;
+    this.#tokens = parts.tokens;
+    this.#providers = parts.providers;
+    this.#logger = parts.logger;
+    this.#touchEvery = Math.min(TOUCH_EVERY, parts.config.session.idle / 10);
+  }
+
+  /**
+   * The session that a request's cookie stands for.
+   *
+   * @param options `slide: false` looks without counting as use
+   * @throws {CloakroomError} `session-required` (with the dead cookie taken away), `bad-request` for two valid cookies,
+   *   `store-unavailable`
+   */
+  async find(cookieHeader: string | undefined, options: { slide: boolean }): Promise<OpenSession> {
+    const reading = this.#cookie.read(cookieHeader);
+    if (reading.kind === 'ambiguous') {
+      this.#logger.warn('session_cookie_ambiguous');
+      throw new CloakroomError('bad-request', { public: { reason: 'two-sessions' } });
+    }
+    if (reading.kind !== 'ticket') throw signInRequired(reading.kind === 'invalid');
+    const { handle, secret } = reading.ticket;
+    const session = await this.#records.find(handle, secret);
+    if (session === undefined || this.#providers.get(session.contents.provider) === undefined) {
+      throw signInRequired(true);
+    }
+    if (options.slide) this.#slide(session);
+    return session;
+  }
+
+  /** As {@link find}, but undefined where somebody is simply not signed in. */
+  async findIfAny(cookieHeader: string | undefined, options: { slide: boolean }): Promise<OpenSession | undefined> {
+    try {
+      return await this.find(cookieHeader, options);
+    } catch (error) {
+      if (error instanceof CloakroomError && error.code === 'session-required') return undefined;
+      throw error;
+    }
+  }
+
+  /** When a session began and when it will end, as ISO 8601 times. */
+  times(session: OpenSession, options: { slide: boolean }): SessionTimes {
+    const { createdAt, absoluteAt } = session.contents;
+    const usedAt = options.slide && this.#isDue(session) ? Date.now() : session.touchedAt;
+    const idleAt = Math.min(usedAt + this.#config.session.idle, absoluteAt);
+    return {
+      createdAt: new Date(createdAt).toISOString(),
+      idleExpiresAt: new Date(idleAt).toISOString(),
+      absoluteExpiresAt: new Date(absoluteAt).toISOString(),
+    };
+  }
+
+  /** True while the session of this handle lives; needs no cookie. */
+  async isLive(handle: string): Promise<boolean> {
+    return (await this.#records.store.peek(handle)) !== undefined;
+  }
+
+  /** Stores a new session and makes the answer carry its cookie. Returns its handle. */
+  async start(request: Request, response: Response, contents: SessionContents): Promise<string> {
+    const handle = await this.#creation.create(request, response, contents);
+    this.#logger.info('session_started', { handle, provider: contents.provider });
+    return handle;
+  }
+
+  /**
+   * A good access token of the session.
+   *
+   * @returns the token itself where no refresh has to be waited for
+   * @throws {CloakroomError} `session-ended`, `session-required`, `idp-unavailable`
+   */
+  accessToken(session: OpenSession): string | Promise<string> {
+    const result = this.#tokens.accessToken(session);
+    if (!(result instanceof Promise)) {
+      if (result.kind === 'token') return result.accessToken;
+      return this.#withoutToken(session, result);
+    }
+    return result.then((settled) =>
+      settled.kind === 'token' ? settled.accessToken : this.#withoutToken(session, settled),
+    );
+  }
+
+  async #withoutToken(
+    session: OpenSession,
+    result: Exclude<Awaited<ReturnType<TokensService['accessToken']>>, { kind: 'token' }>,
+  ): Promise<never> {
+    if (result.kind === 'unavailable') {
+      throw new CloakroomError('idp-unavailable', { retryAfter: result.retryAfter });
+    }
+    if (result.kind === 'gone') throw signInRequired(true);
+    if (result.reason === 'token-expired') await this.endByHandle(session.handle, 'token-expired');
+    const silent = result.reason === 'refresh-lost' ? { silent: true } : {};
+    throw new CloakroomError('session-ended', {
+      public: { reason: result.reason, loginUrl: LOGIN_URL, ...silent },
+      clearSession: true,
+    });
+  }
+
+  /** Ends a session for good; the provider's tokens are revoked as far as that is possible in a bounded time. */
+  async end(session: OpenSession, cause: EndCause): Promise<void> {
+    await this.endByHandle(session.handle, cause);
+    await this.#revoke(session);
+  }
+
+  async endByHandle(handle: string, cause: EndCause): Promise<void> {
+    if (await this.#records.store.end(handle)) this.#logger.info('session_ended', { handle, cause });
+  }
+
+  async #revoke(session: OpenSession): Promise<void> {
+    const provider = this.#providers.get(session.contents.provider);
+    const { refreshToken } = session.contents.tokens;
+    if (provider?.config.revokeOnLogout !== true || refreshToken === undefined) return;
+    const revocation = provider.revoke(refreshToken, 'refresh_token').catch((error: unknown) => {
+      this.#logger.warn('revocation_failed', { handle: session.handle, provider: provider.name, error });
+    });
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, REVOKE_WITHIN);
+    });
+    await Promise.race([revocation, late]);
+    clearTimeout(timer);
+  }
+
+  /** In the background and seldom: no request waits for this, and most make no write at all. */
+  #slide(session: OpenSession): void {
+    if (!this.#isDue(session)) return;
+    if (this.#touching.get(session.handle) !== undefined) return;
+    this.#touching.set(session.handle, true);
+    this.#records.store.touch(session.handle, this.#config.session.idle).catch(() => undefined);
+  }
+
+  #isDue(session: OpenSession): boolean {
+    return Date.now() - session.touchedAt >= this.#touchEvery;
+  }
+}
+
+export interface SessionTimes {
+  createdAt: string;
+  idleExpiresAt: string;
+  absoluteExpiresAt: string;
+}
+
+function signInRequired(clearSession: boolean): CloakroomError {
+  return new CloakroomError('session-required', { public: { loginUrl: LOGIN_URL }, clearSession });
+}

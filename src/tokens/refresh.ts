@@ -1,0 +1,298 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CloakroomError } from '../errors.js';
+import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
+import { IdTokenError } from '../oidc/id-token.js';
+import { isHealthy, providerFailure, type ProviderFailure } from '../oidc/oidc-errors.js';
+import type { Logger } from '../observability/logger.js';
+import type { OpenSession, SessionRecords } from '../store/session-records.js';
+import type { SessionContents } from '../store/session-contents.js';
+import type { Release } from '../store/store.js';
+import { tokensAfterGrant } from './token-lifetime.js';
+
+export type EndReason = 'refresh-refused' | 'refresh-lost' | 'identity-changed' | 'token-expired';
+
+/**
+ * How a wish for new tokens ended.
+ * - `refreshed`: the session with tokens newer than the ones the wish began with, whoever fetched them
+ * - `ended`: the session is over, for this reason; its record is gone
+ * - `gone`: somebody else ended it meanwhile
+ * - `unavailable`: not now; the session stays. Seconds until a retry makes sense
+ */
+export type RefreshOutcome =
+  | { kind: 'refreshed'; session: OpenSession }
+  | { kind: 'ended'; reason: EndReason }
+  | { kind: 'gone' }
+  | { kind: 'unavailable'; retryAfter: number };
+
+type Step = RefreshOutcome | { kind: 'held'; remaining: number };
+
+/** Milliseconds a claim outlives the provider's time limit, so that whoever sent still holds it when the answer comes. */
+const CLAIM_MARGIN = 3000;
+/** Milliseconds after which a sender that was paused (a stopped process, a long collection) no longer sends. */
+const SEND_WITHIN = 2000;
+const RETRY_UNKNOWN = 5000;
+const RETRY_UNREACHABLE = 1000;
+const FIRST_POLL = 25;
+const LONGEST_POLL = 100;
+/** Milliseconds a fetched pair of tokens is offered to a store that does not answer. */
+const COMMIT_FOR = 60_000;
+
+/**
+ * Refreshes the tokens of a session once, whatever happens around it: several requests, several replicas, a slow
+ * provider, a store that loses replies, a session that ends meanwhile.
+ *
+ * The claim lives inside the record that it protects, so lock and data cannot disagree; it is written before the refresh
+ * token is sent, so a store that cannot take the result is found out while the token is still unspent; and the result is
+ * committed by generation, so neither a late sender nor a deleted session can be overwritten.
+ */
+export class Refresh {
+  readonly #records: SessionRecords;
+  readonly #logger: Logger;
+  readonly #flights = new Map<string, Promise<RefreshOutcome>>();
+
+  constructor(records: SessionRecords, logger: Logger) {
+    this.#records = records;
+    this.#logger = logger;
+  }
+
+  /** Refreshes that are under way in this process; a shutdown waits for them. */
+  get running(): Promise<RefreshOutcome>[] {
+    return [...this.#flights.values()];
+  }
+
+  /** One flight a session and generation in this process; whoever asks meanwhile gets its result. */
+  run(session: OpenSession, provider: OidcClient): Promise<RefreshOutcome> {
+    const key = `${session.handle}:${String(session.generation)}`;
+    const known = this.#flights.get(key);
+    if (known !== undefined) return known;
+    const flight = this.#untilDecided(session, provider).finally(() => this.#flights.delete(key));
+    this.#flights.set(key, flight);
+    return flight;
+  }
+
+  async #untilDecided(session: OpenSession, provider: OidcClient): Promise<RefreshOutcome> {
+    const attempt = randomBytes(12).toString('base64url');
+    const giveUpAt = performance.now() + provider.config.timeout + 2 * CLAIM_MARGIN;
+    let poll = FIRST_POLL;
+    for (;;) {
+      const step = await this.#try(session, provider, attempt);
+      if (step.kind !== 'held') return step;
+      if (performance.now() > giveUpAt) return { kind: 'unavailable', retryAfter: 1 };
+      await sleep(Math.min(poll, step.remaining + 1) * (0.75 + Math.random() / 2));
+      poll = Math.min(LONGEST_POLL, poll * 2);
+    }
+  }
+
+  async #try(session: OpenSession, provider: OidcClient, attempt: string): Promise<Step> {
+    try {
+      const done = await provider.gate.run(async () => this.#claimAndSend(session, provider, attempt));
+      return done.step;
+    } catch (error) {
+      if (error instanceof CloakroomError) throw error;
+      const failure = providerFailure(error);
+      return { kind: 'unavailable', retryAfter: 'retryAfter' in failure ? (failure.retryAfter ?? 1) : 1 };
+    }
+  }
+
+  async #claimAndSend(
+    session: OpenSession,
+    provider: OidcClient,
+    attempt: string,
+  ): Promise<{ healthy: boolean; step: Step }> {
+    const startedAt = performance.now();
+    const claim = await this.#claim(session, provider, attempt);
+    switch (claim.kind) {
+      case 'gone':
+        return { healthy: true, step: { kind: 'gone' } };
+      case 'superseded':
+        return { healthy: true, step: await this.#newer(session) };
+      case 'held':
+        return { healthy: true, step: { kind: 'held', remaining: claim.remaining } };
+      case 'waiting':
+        return { healthy: true, step: { kind: 'unavailable', retryAfter: claim.remaining / 1000 } };
+      case 'claimed':
+        break;
+    }
+    // The record as it is now: what was read before the claim may hold a refresh token that is already spent.
+    const current = this.#records.open(session.handle, session.secret, claim.session);
+    const refreshToken = current?.contents.tokens.refreshToken;
+    if (current === undefined || refreshToken === undefined) {
+      await this.#release(session, attempt, { backoff: 0, doubtful: false });
+      return { healthy: true, step: { kind: 'gone' } };
+    }
+    const wait = waitInDoubt(current.contents, provider, claim.doubtfulFor);
+    if (wait > 0 || performance.now() - startedAt > SEND_WITHIN) {
+      await this.#release(session, attempt, { backoff: wait, doubtful: false });
+      return { healthy: true, step: { kind: 'unavailable', retryAfter: Math.max(1, wait / 1000) } };
+    }
+    return this.#send(current, refreshToken, provider, attempt, claim.doubtfulFor !== undefined);
+  }
+
+  async #claim(session: OpenSession, provider: OidcClient, attempt: string): ReturnType<SessionRecords['store']['claim']> {
+    const { store } = this.#records;
+    const duration = provider.config.timeout + CLAIM_MARGIN;
+    try {
+      return await store.claim(session.handle, session.generation, attempt, duration);
+    } catch {
+      // The reply may be lost although the claim is ours. Asking again under the same name finds out.
+      await sleep(LONGEST_POLL);
+      return store.claim(session.handle, session.generation, attempt, duration);
+    }
+  }
+
+  async #send(
+    session: OpenSession,
+    refreshToken: string,
+    provider: OidcClient,
+    attempt: string,
+    doubtful: boolean,
+  ): Promise<{ healthy: boolean; step: Step }> {
+    const startedAt = performance.now();
+    let answer: TokenAnswer;
+    try {
+      answer = await provider.refresh(refreshToken);
+    } catch (error) {
+      const failure = providerFailure(error);
+      const step = await this.#failed(session, provider, attempt, failure, doubtful, error);
+      return { healthy: isHealthy(failure), step };
+    }
+    const step = await this.#accept(session, provider, attempt, answer);
+    const took = Math.round(performance.now() - startedAt);
+    if (step.kind === 'refreshed') {
+      this.#logger.info('refresh_succeeded', { handle: session.handle, provider: provider.name, ms: took });
+    }
+    return { healthy: true, step };
+  }
+
+  async #accept(session: OpenSession, provider: OidcClient, attempt: string, answer: TokenAnswer): Promise<Step> {
+    const identity = await this.#checkIdentity(session, provider, answer);
+    if (identity === 'changed') {
+      await this.#records.store.end(session.handle);
+      this.#revokeLater(provider, answer.refreshToken);
+      return this.#ended(session, 'identity-changed');
+    }
+    const { rotation, accessTokenLifetime } = provider.config;
+    const rules = {
+      fallback: accessTokenLifetime,
+      leeway: rotation.policy === 'leeway' ? rotation.leeway : 0,
+    };
+    const contents: SessionContents = {
+      ...session.contents,
+      idToken: identity === 'same' && answer.idToken !== undefined ? answer.idToken : session.contents.idToken,
+      tokens: tokensAfterGrant(answer, session.contents.tokens, rules, Date.now(), Math.random()),
+    };
+    return this.#commit(session, provider, attempt, contents);
+  }
+
+  /** OpenID Connect Core section 12.2: a new ID token must be about the same person at the same provider. */
+  async #checkIdentity(
+    session: OpenSession,
+    provider: OidcClient,
+    answer: TokenAnswer,
+  ): Promise<'same' | 'changed' | 'unchecked'> {
+    if (answer.idToken === undefined) return 'same';
+    const { subject, authTime, handle } = { ...session.contents, handle: session.handle };
+    try {
+      const claims = await provider.verifyRefreshed(answer.idToken, answer.accessToken);
+      const sameLogin = claims['auth_time'] === undefined || authTime === undefined || claims['auth_time'] === authTime;
+      if (claims.sub === subject && sameLogin) return 'same';
+      this.#logger.warn('identity_changed', { handle, reason: sameLogin ? 'sub' : 'auth_time' });
+      return 'changed';
+    } catch (error) {
+      // Clocks that differ and keys that cannot be read just now are no reason to end a session.
+      if (!(error instanceof IdTokenError) || ['exp', 'iat', 'nbf'].includes(error.reason)) {
+        this.#logger.warn('refreshed_id_token_unchecked', { handle, error });
+        return 'unchecked';
+      }
+      this.#logger.warn('identity_changed', { handle, reason: error.reason });
+      return 'changed';
+    }
+  }
+
+  /** The provider has spent the old token: these are the only copy of the new ones until the store has them. */
+  async #commit(session: OpenSession, provider: OidcClient, attempt: string, contents: SessionContents): Promise<Step> {
+    const { handle, secret, generation } = session;
+    const next = this.#records.seal(secret, handle, generation + 1, contents);
+    const until = performance.now() + COMMIT_FOR;
+    for (let pause = FIRST_POLL; ; pause = Math.min(1000, pause * 2)) {
+      try {
+        const result = await this.#records.store.commit(handle, generation, attempt, next);
+        if (result === 'committed') {
+          return { kind: 'refreshed', session: { ...session, generation: generation + 1, contents } };
+        }
+        if (result === 'superseded') return await this.#newer(session);
+        // The session ended while the provider was answering: nobody may use these tokens any more.
+        this.#revokeLater(provider, contents.tokens.refreshToken);
+        return { kind: 'gone' };
+      } catch (error) {
+        if (performance.now() > until) throw error;
+        await sleep(pause);
+      }
+    }
+  }
+
+  async #failed(
+    session: OpenSession,
+    provider: OidcClient,
+    attempt: string,
+    failure: ProviderFailure,
+    doubtful: boolean,
+    error: unknown,
+  ): Promise<Step> {
+    const { handle } = session;
+    this.#logger.warn('refresh_failed', { handle, provider: provider.name, reason: failure.kind, error });
+    if (failure.kind === 'refused') {
+      // Only if nobody has stored newer tokens meanwhile: then this refusal is about an old one.
+      if (!(await this.#records.store.end(handle, session.generation))) return this.#newer(session);
+      return this.#ended(session, doubtful ? 'refresh-lost' : 'refresh-refused');
+    }
+    if (failure.kind === 'misconfigured') {
+      this.#logger.error('client_misconfigured', { provider: provider.name });
+      provider.reload();
+    }
+    const unknown = failure.kind === 'unknown' || failure.kind === 'rejected';
+    const asked = 'retryAfter' in failure ? (failure.retryAfter ?? 0) * 1000 : 0;
+    const least = failure.kind === 'unreachable' ? RETRY_UNREACHABLE : RETRY_UNKNOWN;
+    const backoff = Math.max(asked, least);
+    await this.#release(session, attempt, { backoff, doubtful: unknown });
+    return { kind: 'unavailable', retryAfter: backoff / 1000 };
+  }
+
+  #ended(session: OpenSession, reason: EndReason): Step {
+    this.#logger.info('session_ended', { handle: session.handle, cause: reason });
+    return { kind: 'ended', reason };
+  }
+
+  async #newer(session: OpenSession): Promise<Step> {
+    const newer = await this.#records.find(session.handle, session.secret);
+    if (newer === undefined) return { kind: 'gone' };
+    if (newer.generation > session.generation) return { kind: 'refreshed', session: newer };
+    return { kind: 'unavailable', retryAfter: 1 };
+  }
+
+  /** A claim that cannot be given back runs out by itself. */
+  async #release(session: OpenSession, attempt: string, release: Release): Promise<void> {
+    await this.#records.store.release(session.handle, attempt, release).catch(() => undefined);
+  }
+
+  #revokeLater(provider: OidcClient, refreshToken: string | undefined): void {
+    if (refreshToken === undefined) return;
+    provider.revoke(refreshToken, 'refresh_token').catch((error: unknown) => {
+      this.#logger.warn('revocation_failed', { provider: provider.name, error });
+    });
+  }
+}
+
+/**
+ * How long to hold back because an earlier attempt may have spent the refresh token (milliseconds; 0: send now).
+ *
+ * A provider that takes a token twice for a while can be asked again within that while. One that revokes everything at
+ * the second use is left alone as long as the access token is good; once it is over, one more try has nothing to lose.
+ */
+function waitInDoubt(contents: SessionContents, provider: OidcClient, doubtfulFor: number | undefined): number {
+  const { rotation } = provider.config;
+  if (doubtfulFor === undefined || rotation.policy === 'none') return 0;
+  if (rotation.policy === 'leeway' && doubtfulFor < rotation.leeway - 2000) return 0;
+  return Math.max(0, contents.tokens.expiresAt - Date.now());
+}

@@ -1,0 +1,43 @@
+import { mkdirSync, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createServer, type AddressInfo } from 'node:net';
+
+let counter = 0;
+
+/** The folder all processes of one test run share. */
+export function runFolder(): string {
+  process.env['CLOAKROOM_TEST_RUN_DIR'] ??= mkdtempSync(join(tmpdir(), 'cloakroom-test-'));
+  return process.env['CLOAKROOM_TEST_RUN_DIR'];
+}
+
+/** A folder of the run: `taps`, `logs`, `secrets` and `endpoints` are read by the search for leaked tokens. */
+export function runSubfolder(name: 'taps' | 'logs' | 'secrets' | 'endpoints' | 'work'): string {
+  const folder = join(runFolder(), name);
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
+
+/** A name no other worker uses in this run. */
+export function uniqueName(stem: string): string {
+  counter += 1;
+  return `${stem}-${String(process.pid)}-${process.hrtime.bigint().toString(36)}-${String(counter)}`;
+}
+
+export function scratchFolder(stem: string): string {
+  const folder = join(runSubfolder('work'), uniqueName(stem));
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
+
+/** A loopback port that was free a moment ago. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, host, resolve);
+  });
+  const { port } = server.address() as AddressInfo;
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return port;
+}

@@ -1,0 +1,249 @@
+import { closeSync, existsSync, openSync, readFileSync, readSync, readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+
+// Plain JavaScript, because the reporter uses it outside jest's transform.
+
+// Inside jest's sandbox a look-up of a global costs more than the multiplication itself.
+const { imul } = Math;
+
+const WINDOW = 16;
+const LONGEST = 48;
+const BLOCK = 8 * 1024 * 1024;
+const OVERLAP = 64 * 1024;
+const BASE = 0x01000193;
+const BITS = 24;
+
+/** Every way in which a text could stand in a byte stream: as it is, percent-encoded, and in Base64. */
+export function formsOf(value) {
+  const texts = new Map([['plain', value]]);
+  const encoded = encodeURIComponent(value);
+  if (encoded !== value) {
+    texts.set('url-encoded', encoded);
+    texts.set('form-encoded', encoded.replaceAll('%20', '+'));
+  }
+  const forms = [];
+  const seen = new Set();
+  const add = (form, bytes) => {
+    const key = bytes.toString('latin1');
+    if (bytes.length < WINDOW || seen.has(key)) return;
+    seen.add(key);
+    forms.push({ form, bytes });
+  };
+  for (const [name, text] of texts) {
+    const bytes = Buffer.from(text, 'utf8');
+    add(name, bytes.subarray(-LONGEST));
+    // What stands before the text decides how its bits fall into Base64 characters: three alignments. Characters
+    // that also hold bits of a neighbour are left out.
+    for (let shift = 0; shift < 3; shift += 1) {
+      const base64 = Buffer.concat([Buffer.alloc(shift), bytes]).toString('base64');
+      const from = [0, 2, 3][shift];
+      const to = Math.floor(((shift + bytes.length) * 8) / 6);
+      const inner = base64.slice(from, to).slice(-LONGEST);
+      add(`${name}, base64`, Buffer.from(inner, 'latin1'));
+      add(`${name}, base64url`, Buffer.from(inner.replaceAll('+', '-').replaceAll('/', '_'), 'latin1'));
+    }
+  }
+  return forms;
+}
+
+/** A signed token is known by its payload and by its signature; its header is the same in all of them. */
+function partsOf(value) {
+  const parts = value.split('.');
+  if (parts.length === 3 && parts.every((part) => /^[\w-]*$/.test(part))) return parts.slice(1);
+  return [value];
+}
+
+export function buildIndex(secrets) {
+  const bitmap = new Uint32Array(2 ** BITS / 32);
+  const table = new Map();
+  let patterns = 0;
+  let tooShort = 0;
+  for (const [kind, value] of secrets) {
+    const parts = partsOf(value).filter((part) => Buffer.byteLength(part) >= WINDOW);
+    if (parts.length === 0) tooShort += 1;
+    for (const part of parts) {
+      for (const { form, bytes } of formsOf(part)) {
+        const hash = hashOf(bytes, bytes.length - WINDOW);
+        const slot = hash >>> (32 - BITS);
+        bitmap[slot >>> 5] |= 1 << (slot & 31);
+        const entry = { kind, form, bytes };
+        const others = table.get(hash);
+        if (others === undefined) table.set(hash, [entry]);
+        else if (!others.some((other) => other.bytes.equals(bytes))) others.push(entry);
+        patterns += 1;
+      }
+    }
+  }
+  return { bitmap, table, patterns, tooShort };
+}
+
+function hashOf(bytes, from) {
+  let hash = 0;
+  for (let i = from; i < from + WINDOW; i += 1) hash = (imul(hash, BASE) + bytes[i]) | 0;
+  return finish(hash);
+}
+
+// The high bits choose the slot in the bitmap; mixing makes them depend on every byte of the window.
+function finish(hash) {
+  return imul(hash ^ (hash >>> 15), 0x2c1b3c6d) | 0;
+}
+
+const OUT = (() => {
+  let power = 1;
+  for (let i = 0; i < WINDOW; i += 1) power = imul(power, BASE);
+  return power;
+})();
+
+/** Calls `found(entry, start, end)` for each occurrence in bytes[0, length). */
+export function scan(index, bytes, length, found) {
+  if (length < WINDOW) return;
+  const { bitmap, table } = index;
+  let hash = 0;
+  for (let i = 0; i < WINDOW - 1; i += 1) hash = (imul(hash, BASE) + bytes[i]) | 0;
+  for (let i = WINDOW - 1; i < length; i += 1) {
+    hash = (imul(hash, BASE) + bytes[i]) | 0;
+    if (i >= WINDOW) hash = (hash - imul(bytes[i - WINDOW], OUT)) | 0;
+    const mixed = finish(hash);
+    const slot = mixed >>> (32 - BITS);
+    if ((bitmap[slot >>> 5] & (1 << (slot & 31))) === 0) continue;
+    const entries = table.get(mixed);
+    if (entries === undefined) continue;
+    for (const entry of entries) {
+      const start = i + 1 - entry.bytes.length;
+      if (start >= 0 && entry.bytes.compare(bytes, start, i + 1) === 0) found(entry, start, i + 1);
+    }
+  }
+}
+
+/**
+ * RP-initiated logout is a navigation by its specification (OpenID Connect RP-Initiated Logout 1.0, section 2): the ID
+ * token is the value of `id_token_hint` in the Location of a 303 that points at the provider's end-session endpoint.
+ * That value, in that place, and nothing else is let through.
+ */
+export function isLogoutHint(bytes, start, end, endpoints) {
+  const from = Math.max(0, start - 32 * 1024);
+  const before = bytes.toString('latin1', from, start);
+  const lineStart = before.lastIndexOf('\n') + 1;
+  const rest = bytes.toString('latin1', start, Math.min(bytes.length, end + 8 * 1024));
+  const lineEnd = rest.search(/[\r\n]/);
+  const line = before.slice(lineStart) + (lineEnd < 0 ? rest : rest.slice(0, lineEnd));
+  const match = /^location:[ \t]*/i.exec(line);
+  if (match === null) return false;
+  const target = line.slice(match[0].length);
+  if (!endpoints.some((endpoint) => target.startsWith(`${endpoint}?`))) return false;
+  const hint = /[?&]id_token_hint=([^&]*)/.exec(target);
+  if (hint === null) return false;
+  const valueStart = match[0].length + hint.index + hint[0].length - hint[1].length;
+  const at = start - from - lineStart;
+  if (at < valueStart || at + (end - start) > valueStart + hint[1].length) return false;
+  const head = before.slice(0, lineStart);
+  // The Location line must belong to the head it stands in, not to a body that looks like one.
+  const statusLine = Math.max(head.lastIndexOf('\nHTTP/1.1 '), head.startsWith('HTTP/1.1 ') ? 0 : -1);
+  if (statusLine < 0 || head.indexOf('\r\n\r\n', statusLine) >= 0) return false;
+  return head.slice(statusLine).trimStart().startsWith('HTTP/1.1 303');
+}
+
+/** Searches one file; `kinds` says which secrets count there. */
+export function searchFile(index, file, { endpoints = [], ignore = new Set(), limit = 20 } = {}) {
+  const findings = [];
+  let scanned = 0;
+  const fd = openSync(file, 'r');
+  try {
+    const buffer = Buffer.alloc(OVERLAP + BLOCK);
+    let kept = 0;
+    let position = 0;
+    const reported = new Set();
+    for (;;) {
+      const read = readSync(fd, buffer, kept, BLOCK, position);
+      if (read === 0) break;
+      position += read;
+      scanned += read;
+      const length = kept + read;
+      const view = buffer.subarray(0, length);
+      const origin = position - length;
+      scan(index, view, length, (entry, start, end) => {
+        if (ignore.has(entry.kind) || reported.has(origin + end) || findings.length >= limit) return;
+        if (isLogoutHint(view, start, end, endpoints)) return;
+        reported.add(origin + end);
+        findings.push({
+          kind: entry.kind,
+          form: entry.form,
+          file,
+          offset: origin + start,
+          near: nearby(view, start, end),
+        });
+      });
+      kept = Math.min(OVERLAP, length);
+      buffer.copyWithin(0, length - kept, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return { findings, scanned };
+}
+
+function nearby(bytes, start, end) {
+  const printable = (from, to) =>
+    bytes.toString('latin1', Math.max(0, from), Math.min(bytes.length, to)).replaceAll(/[^\x20-\x7e]/g, '.');
+  return `${printable(start - 120, start)}[…${String(end - start)} bytes…]${printable(end, end + 40)}`;
+}
+
+const listed = (folder, ending) =>
+  existsSync(folder)
+    ? readdirSync(folder)
+        .filter((name) => name.endsWith(ending))
+        .map((name) => join(folder, name))
+    : [];
+
+export function readSecrets(run) {
+  const secrets = [];
+  for (const file of listed(join(run, 'secrets'), '.ndjson')) {
+    for (const line of readFileSync(file, 'utf8').split('\n'))
+      if (line !== '') secrets.push(JSON.parse(line));
+  }
+  return secrets;
+}
+
+export function readEndpoints(run) {
+  return listed(join(run, 'endpoints'), '.txt').flatMap((file) =>
+    readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line !== ''),
+  );
+}
+
+/**
+ * Looks for every secret of the run in everything that was recorded. Authorization codes pass through the browser by
+ * design and count only in logs.
+ */
+export function searchRun(run, { taps, logs } = {}) {
+  const secrets = readSecrets(run);
+  const index = buildIndex(secrets);
+  const endpoints = readEndpoints(run);
+  const tapFiles = taps ?? listed(join(run, 'taps'), '.tap');
+  const logFiles = logs ?? listed(join(run, 'logs'), '.log');
+  const findings = [];
+  let scanned = 0;
+  for (const file of tapFiles.filter((name) => existsSync(name))) {
+    const result = searchFile(index, file, { endpoints, ignore: new Set(['code']) });
+    findings.push(...result.findings);
+    scanned += result.scanned;
+  }
+  for (const file of logFiles.filter((name) => existsSync(name))) {
+    const result = searchFile(index, file);
+    findings.push(...result.findings);
+    scanned += result.scanned;
+  }
+  return {
+    findings,
+    secrets: secrets.length,
+    tooShort: index.tooShort,
+    patterns: index.patterns,
+    files: tapFiles.length + logFiles.length,
+    scanned,
+  };
+}
+
+export function describeFinding(finding) {
+  return `${finding.kind} (${finding.form}) in ${basename(finding.file)} at ${String(finding.offset)}: ${finding.near}`;
+}
