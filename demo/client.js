@@ -15,7 +15,7 @@ export function demoClient({ clientId, clientSecret, publicUrl }) {
     client_name: 'Cloakroom demo',
     client_secret: clientSecret,
     redirect_uris: [`${publicUrl}/auth/callback`],
-    post_logout_redirect_uris: [`${publicUrl}/`],
+    post_logout_redirect_uris: [`${publicUrl}/auth/logout`],
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
     token_endpoint_auth_method: 'client_secret_basic',

@@ -93,6 +93,7 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
       else files(request, response, next);
     });
   }
+  // eslint-disable-next-line @typescript-eslint/no-unsafe-class-instance-assignment -- the options' type is a class
   const nest = await NestFactory.create(AppModule.with(config, services), new ExpressAdapter(app), {
     bodyParser: false,
     logger: false,

@@ -37,13 +37,17 @@ export class ErrorFilter implements ExceptionFilter {
   private sendPage(request: Request, response: Response, error: CloakroomError): void {
     for (const [name, value] of problemHeaders(error)) response.setHeader(name, value);
     response.setHeader('Content-Security-Policy', PAGE_CSP);
-    response.status(error.status).type('html').send(errorPage(error, requestId(request), links(error)));
+    response
+      .status(error.status)
+      .type('html')
+      .send(errorPage(error, requestId(request), links(error)));
   }
 
   private log(request: Request, error: CloakroomError): void {
     const fields = { problem: error.code, request: requestId(request), error: error.cause };
     if (error.code === 'internal') this.logger.error('request_failed', fields);
-    else if (error.code === 'csrf') this.logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
+    else if (error.code === 'csrf')
+      this.logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
     else if (error.status >= 500) this.logger.warn('request_failed', fields);
   }
 }

@@ -19,7 +19,10 @@ export const ERRORS = {
   'upstream-unreachable': { status: 502, title: 'The service behind this address cannot be reached.' },
   'upstream-invalid': { status: 502, title: 'The service behind this address gave an invalid answer.' },
   'idp-invalid': { status: 502, title: 'The identity provider gave an invalid answer.' },
-  'store-unavailable': { status: 503, title: 'Sessions are temporarily unavailable. You are still signed in.' },
+  'store-unavailable': {
+    status: 503,
+    title: 'Sessions are temporarily unavailable. You are still signed in.',
+  },
   'idp-unavailable': { status: 503, title: 'The identity provider is temporarily unavailable.' },
   'upstream-timeout': { status: 504, title: 'The service behind this address took too long to answer.' },
 } as const satisfies Record<string, { status: number; title: string }>;

@@ -158,6 +158,11 @@ describe('A-112: start refuses unsafe production settings', () => {
       /store\.redis\.url: is not a Redis URL; write redis:\/\//,
     ],
     [
+      'a Redis URL with options of the client library',
+      (f) => ({ ...f, store: { redis: { url: 'rediss://redis:6380/0?rejectUnauthorized=false' } } }),
+      /store\.redis\.url: is not a Redis URL/,
+    ],
+    [
       'an inline secret',
       (f) => ((f.secrets['cookie'] = [cookieKey]), f),
       /secrets\.cookie\[0\]: holds the secret itself; write \{ file: .* \} or \{ env: NAME \}/,

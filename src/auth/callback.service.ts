@@ -132,7 +132,10 @@ export class CallbackService {
     try {
       const exchange = await provider.gate.run(async () => {
         try {
-          return { healthy: true, ...(await provider.exchange(parameters, { state, nonce, codeVerifier, maxAge })) };
+          return {
+            healthy: true,
+            ...(await provider.exchange(parameters, { state, nonce, codeVerifier, maxAge })),
+          };
         } catch (error) {
           return { healthy: isHealthy(providerFailure(error)), error };
         }
@@ -142,7 +145,12 @@ export class CallbackService {
     } catch (cause) {
       const { error, event, reason } = exchangeFailure(cause);
       if (event === 'client_misconfigured') provider.reload();
-      this.#logger.warn(event, { provider: provider.name, reason, reference: requestId(request), error: cause });
+      this.#logger.warn(event, {
+        provider: provider.name,
+        reason,
+        reference: requestId(request),
+        error: cause,
+      });
       throw error;
     }
   }
@@ -169,7 +177,13 @@ export class CallbackService {
       absoluteAt: now + this.#config.session.absolute,
       claims: pick(shown, this.#config.me.claims),
       idToken: tokens.idToken ?? '',
-      tokens: tokensAfterGrant(tokens, undefined, { fallback: accessTokenLifetime, leeway }, now, Math.random()),
+      tokens: tokensAfterGrant(
+        tokens,
+        undefined,
+        { fallback: accessTokenLifetime, leeway },
+        now,
+        Math.random(),
+      ),
     };
   }
 
@@ -186,7 +200,12 @@ export class CallbackService {
     } catch (cause) {
       const failure = providerFailure(cause);
       const reference = requestId(request);
-      this.#logger.warn('userinfo_failed', { provider: provider.name, reason: failure.kind, reference, error: cause });
+      this.#logger.warn('userinfo_failed', {
+        provider: provider.name,
+        reason: failure.kind,
+        reference,
+        error: cause,
+      });
       // An answer about somebody else is an attack or a fault that no option excuses.
       if (failure.kind === 'rejected') throw new CloakroomError('callback-refused', { cause });
       if (userinfo === 'required') throw new CloakroomError('idp-invalid', { cause });
@@ -227,7 +246,11 @@ export class CallbackService {
 
   #silentMark(): string {
     const { names } = this.#cookie;
-    return serializeCookie(names.silent, '1', { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 60 });
+    return serializeCookie(names.silent, '1', {
+      secure: this.#config.secureCookies,
+      sameSite: 'Lax',
+      maxAge: 60,
+    });
   }
 
   #clearMarks(cookieHeader: string | undefined): string[] {
@@ -240,5 +263,7 @@ export class CallbackService {
 }
 
 function pick(claims: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(names.filter((name) => Object.hasOwn(claims, name)).map((name) => [name, claims[name]]));
+  return Object.fromEntries(
+    names.filter((name) => Object.hasOwn(claims, name)).map((name) => [name, claims[name]]),
+  );
 }

@@ -56,7 +56,10 @@ export class LoginAttempts {
     const attempt: LoginAttempt = { ...wish, nonce: token(), codeVerifier: token() };
     await this.#records.put('login', state + binding, attempt, LIFETIME);
     const value = `${Date.now().toString(36)}.${binding}`;
-    const cookie = serializeCookie(this.#cookieName(state), value, { ...this.#flags, maxAge: COOKIE_LIFETIME });
+    const cookie = serializeCookie(this.#cookieName(state), value, {
+      ...this.#flags,
+      maxAge: COOKIE_LIFETIME,
+    });
     return { state, attempt, cookies: [...this.#dropOldest(cookieHeader), cookie] };
   }
 
@@ -90,11 +93,17 @@ export class LoginAttempts {
   #dropOldest(cookieHeader: string | undefined): string[] {
     const open = cookiesWithPrefix(cookieHeader, this.#prefix);
     const byAge = open.sort(([, a], [, b]) => startedAt(b) - startedAt(a));
-    return byAge.slice(MAX_OPEN - 1).map(([name]) => serializeCookie(name, '', { ...this.#flags, maxAge: 0 }));
+    return byAge
+      .slice(MAX_OPEN - 1)
+      .map(([name]) => serializeCookie(name, '', { ...this.#flags, maxAge: 0 }));
   }
 
   #cookieName(state: string): string {
-    const tag = createHash('sha256').update('cloakroom/attempt/v1').update(state).digest('base64url').slice(0, 8);
+    const tag = createHash('sha256')
+      .update('cloakroom/attempt/v1')
+      .update(state)
+      .digest('base64url')
+      .slice(0, 8);
     return this.#prefix + tag;
   }
 }

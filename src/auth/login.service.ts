@@ -50,7 +50,8 @@ export class LoginService {
     requireSecureTransport(request, this.#config, this.#trusted, this.#logger);
     const parameters = loginParameters(query);
     const returnTo = safeReturnTo(parameters.returnTo, this.#config.publicUrl);
-    const provider = parameters.provider === undefined ? this.#providers.first : this.#providers.get(parameters.provider);
+    const provider =
+      parameters.provider === undefined ? this.#providers.first : this.#providers.get(parameters.provider);
     if (provider === undefined) throw invalid('provider');
     const { cookie } = request.headers;
 
@@ -73,7 +74,12 @@ export class LoginService {
       ...(replaces === undefined ? {} : { replaces }),
     });
     const { nonce, codeVerifier } = attempt;
-    const url = await provider.authorizationUrl({ state, nonce, codeVerifier, parameters: parameters.forwarded });
+    const url = await provider.authorizationUrl({
+      state,
+      nonce,
+      codeVerifier,
+      parameters: parameters.forwarded,
+    });
     if (parameters.restart) cookies.push(this.#restartMark());
     return { location: url.href, cookies };
   }
@@ -81,6 +87,10 @@ export class LoginService {
   /** One restart a minute: the next answer that comes too late gets a page instead of another round. */
   #restartMark(): string {
     const { names } = this.#cookie;
-    return serializeCookie(names.restart, '1', { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 60 });
+    return serializeCookie(names.restart, '1', {
+      secure: this.#config.secureCookies,
+      sameSite: 'Lax',
+      maxAge: 60,
+    });
   }
 }

@@ -17,7 +17,10 @@ export class LogoutController {
   @Post('logout')
   async byScript(@Req() request: Request, @Res() response: Response): Promise<void> {
     checkCsrf(request, this.config.publicUrl);
-    const { location, cookies } = await this.logout.begin(request, rawQuery(request).get('returnTo') ?? undefined);
+    const { location, cookies } = await this.logout.begin(
+      request,
+      rawQuery(request).get('returnTo') ?? undefined,
+    );
     for (const cookie of cookies) response.append('Set-Cookie', cookie);
     response.set('Cache-Control', 'no-store').json({ logoutUrl: location });
   }

@@ -37,7 +37,9 @@ export interface PageLinks {
 export function errorPage(error: CloakroomError, reference: string, links: PageLinks): string {
   const title = escapeHtml(ERRORS[error.code].title);
   const onward =
-    links.onward === undefined ? '' : `<meta http-equiv="refresh" content="0;url=${escapeHtml(links.onward)}">`;
+    links.onward === undefined
+      ? ''
+      : `<meta http-equiv="refresh" content="0;url=${escapeHtml(links.onward)}">`;
   const login = links.login === undefined ? '' : `<a href="${escapeHtml(links.login)}">Sign in again</a> · `;
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>${title}</title>${onward}
 <meta name="viewport" content="width=device-width"><meta name="robots" content="noindex"><style>${STYLE}</style></head>

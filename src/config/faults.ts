@@ -86,13 +86,13 @@ function wrongValue(path: Path, value: unknown): Wrong {
   const schema = schemaAt(path);
   const node = schema && unwrap(schema);
   const options = schema ? alternatives(schema).map(unwrap) : [];
-  const shown = maySpellSecret(path) ? 'the value' : show(value);
   if (value === undefined) return { problem: 'is missing', remedy: sample(path) };
   if (value === null) {
     const remedy =
       node?.required === false ? `${sample(path)}, or remove the line for the default` : sample(path);
     return { problem: 'is empty', remedy };
   }
+  const shown = maySpellSecret(path) ? 'the value' : show(value);
   if (typeof value === 'string') {
     const refused = node?.meta.refused;
     if (refused && Object.hasOwn(refused, value)) return refused[value] as Wrong;

@@ -278,13 +278,16 @@ export const secretPlace = checked(
 export const NOT_REDIS: Wrong = {
   problem: 'is not a Redis URL',
   remedy:
-    'write redis://host:6379, or rediss://host:6380 for TLS; { file: … } or { env: … } when it holds a password',
+    'write redis://host:6379 or redis://host:6379/1, or rediss:// for TLS; when it holds a password, percent-encode ' +
+    'that and give the URL by { file: … } or { env: … }',
 };
 
 export const redisUrl = checked(z.string(), (text) => {
   const url = parseUrl(text);
   const redis = url !== undefined && /^rediss?:$/.test(url.protocol) && url.hostname !== '';
-  return redis ? undefined : NOT_REDIS;
+  // The client library takes a query for options, which would override limits and certificate checks.
+  const plain = url?.search === '' && url.hash === '' && /^(\/([0-9]+)?)?$/.test(url.pathname);
+  return redis && plain ? undefined : NOT_REDIS;
 }).meta({ kind: 'Redis URL' });
 
 const store = z.union([

@@ -6,7 +6,12 @@ const FRONTEND_CSP =
 
 /** Serves the application's files. Unknown paths that a person navigates to get the start page. */
 export function frontend(folder: string): RequestHandler {
-  const files = express.static(folder, { index: 'index.html', dotfiles: 'ignore', redirect: false, fallthrough: true });
+  const files = express.static(folder, {
+    index: 'index.html',
+    dotfiles: 'ignore',
+    redirect: false,
+    fallthrough: true,
+  });
   return (request, response, next) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       next();
@@ -15,7 +20,8 @@ export function frontend(folder: string): RequestHandler {
     response.set('Content-Security-Policy', FRONTEND_CSP);
     response.set('Cache-Control', 'no-cache');
     files(request, response, (error?: unknown) => {
-      const wantsPage = request.headers.accept?.includes('text/html') === true && !/\.\w+$/.test(request.path);
+      const wantsPage =
+        request.headers.accept?.includes('text/html') === true && !/\.\w+$/.test(request.path);
       if (error !== undefined || !wantsPage) {
         response.removeHeader('Cache-Control');
         next(error);

@@ -12,6 +12,8 @@ const PLAIN = /^(?:\/[A-Za-z0-9\-_~!$&'()*+,=:@](?:[A-Za-z0-9\-._~!$&'()*+,=:@])
 const PATH_CHARACTERS = /^[A-Za-z0-9\-._~!$&'()*+,;=:@/%]*$/;
 const QUERY_CHARACTERS = /^[\x21\x22\x24-\x7e]*$/;
 const UNRESERVED = /^[A-Za-z0-9\-._~]$/;
+/** Control characters, slash and backslash; and `%25` where an upstream that decodes twice would find an escape. */
+const AMBIGUOUS_ESCAPE = /%(?:[01][0-9A-F]|7F|2F|5C|25[0-9A-Fa-f]{2})/;
 
 /**
  * The one reading of a request target, or the reason why it has none. Whatever two servers could read differently is
@@ -36,20 +38,28 @@ function canonicalPath(raw: string): string | undefined {
   if (!raw.startsWith('/') || !PATH_CHARACTERS.test(raw)) return undefined;
   const decoded = decodeUnreserved(raw);
   if (decoded === undefined || decoded.includes('//')) return undefined;
-  return decoded.split('/').some(isDotSegment) ? undefined : decoded;
+  return decoded.split('/').some(isDotSegment) || !isUtf8(decoded) ? undefined : decoded;
 }
 
+/** Overlong and broken sequences, such as `%C0%AF`, are a slash to some decoders and an error to others. */
+function isUtf8(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const ESCAPE = /%([0-9A-Fa-f]{2})/g;
+
 function decodeUnreserved(raw: string): string | undefined {
-  let ambiguous = false;
-  const decoded = raw.replace(/%(..?)?/g, (_, hex: string | undefined) => {
-    const code = hex !== undefined && /^[0-9A-Fa-f]{2}$/.test(hex) ? parseInt(hex, 16) : -1;
-    const character = String.fromCharCode(Math.max(0, code));
-    if (code < 0x20 || code === 0x7f || character === '/' || character === '\\') ambiguous = true;
-    return UNRESERVED.test(character) ? character : `%${(hex ?? '').toUpperCase()}`;
+  if (raw.replace(ESCAPE, '').includes('%')) return undefined;
+  const decoded = raw.replace(ESCAPE, (_, hex: string) => {
+    const character = String.fromCharCode(parseInt(hex, 16));
+    return UNRESERVED.test(character) ? character : `%${hex.toUpperCase()}`;
   });
-  // `%25` before two hex digits would become an escape for an upstream that decodes twice.
-  if (ambiguous || /%25[0-9A-Fa-f]{2}/.test(decoded)) return undefined;
-  return decoded;
+  return AMBIGUOUS_ESCAPE.test(decoded) ? undefined : decoded;
 }
 
 /** `.` and `..`, also with a path parameter behind them: some servers strip `;x` before they resolve dots. */

@@ -9,7 +9,8 @@ export function cookieValues(header: string | undefined, name: string): string[]
   if (header === undefined) return values;
   for (const pair of header.split(';')) {
     const equals = pair.indexOf('=');
-    if (equals > 0 && trimSpaces(pair.slice(0, equals)) === name) values.push(trimSpaces(pair.slice(equals + 1)));
+    if (equals > 0 && trimSpaces(pair.slice(0, equals)) === name)
+      values.push(trimSpaces(pair.slice(equals + 1)));
   }
   return values;
 }

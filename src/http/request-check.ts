@@ -27,7 +27,10 @@ function checkFraming(request: IncomingMessage): void {
     throw new CloakroomError('bad-request');
   }
   const coding = headers['transfer-encoding'];
-  if (coding !== undefined && (coding.toLowerCase() !== 'chunked' || headers['content-length'] !== undefined)) {
+  if (
+    coding !== undefined &&
+    (coding.toLowerCase() !== 'chunked' || headers['content-length'] !== undefined)
+  ) {
     throw new CloakroomError('bad-request');
   }
   if (headers.expect !== undefined && headers.expect.toLowerCase() !== '100-continue') {
@@ -46,7 +49,8 @@ function checkSingle(rawHeaders: string[], httpVersion: string): void {
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const raw = rawHeaders[i] ?? '';
     // Only names of these lengths can be among the five; most headers end here.
-    if (raw.length !== 4 && raw.length !== 6 && raw.length !== 12 && raw.length !== 14 && raw.length !== 17) continue;
+    if (raw.length !== 4 && raw.length !== 6 && raw.length !== 12 && raw.length !== 14 && raw.length !== 17)
+      continue;
     const name = raw.toLowerCase();
     if (!SINGLE.has(name)) continue;
     const bit = 1 << (name.length + (name === 'host' ? 1 : 0));

@@ -37,7 +37,7 @@ const MAX_ISSUED_AGO = 600;
 /** Keys that a token brings itself are never used, and no honest ID token brings any. */
 const KEY_HEADERS = ['jwk', 'jku', 'x5u', 'x5c', 'crit', 'b64'];
 const LATEST_TIME = 1e11;
-// eslint-disable-next-line no-control-regex
+
 const SUBJECT = /^[\x20-\x7e]{1,255}$/;
 
 /**
@@ -98,7 +98,8 @@ function parseClaims(payload: Uint8Array): Claims {
   } catch (error) {
     throw new IdTokenError('malformed', undefined, error);
   }
-  if (typeof claims !== 'object' || claims === null || Array.isArray(claims)) throw new IdTokenError('malformed');
+  if (typeof claims !== 'object' || claims === null || Array.isArray(claims))
+    throw new IdTokenError('malformed');
   return claims as Claims;
 }
 

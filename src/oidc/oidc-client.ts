@@ -185,7 +185,8 @@ export class OidcClient {
       headers: { authorization: `Bearer ${accessToken}`, accept: 'application/json, application/jwt' },
       signal: AbortSignal.timeout(this.config.timeout),
     });
-    if (response.status !== 200) throw new UnusableAnswerError(`userinfo answered ${String(response.status)}`);
+    if (response.status !== 200)
+      throw new UnusableAnswerError(`userinfo answered ${String(response.status)}`);
     const text = await response.text();
     const signed = /^application\/jwt\b/i.test(response.headers.get('content-type') ?? '');
     const claims = signed ? await this.#openUserinfo(configuration, text) : (JSON.parse(text) as unknown);
@@ -262,8 +263,11 @@ export class OidcClient {
   /** Our way out, and the token endpoint's answer made plain before the library reads it. */
   #libraryFetch(): oidc.CustomFetch {
     return async (url, options) => {
-      const response = await this.#fetch(url, options as Parameters<Fetch>[1]);
-      const grant = options.method === 'POST' ? new URLSearchParams(String(options.body)).get('grant_type') : null;
+      const response = await this.#fetch(url, options);
+      const grant =
+        options.method === 'POST'
+          ? new URLSearchParams(options.body as URLSearchParams | string).get('grant_type')
+          : null;
       if (grant === null || response.status !== 200) return response;
       const answer = normaliseTokenAnswer(await response.text(), grant);
       if ('fault' in answer) throw new UnusableAnswerError(answer.fault);
@@ -315,4 +319,3 @@ function clientAuthentication(config: ProviderConfig, secret: string): oidc.Clie
     headers.set('authorization', `Basic ${credentials}`);
   };
 }
-

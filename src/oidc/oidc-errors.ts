@@ -36,7 +36,8 @@ export function providerFailure(error: unknown): ProviderFailure {
   if (error instanceof GateClosedError) return { kind: 'limited', retryAfter: error.remaining / 1000 };
   if (error instanceof CloakroomError) return { kind: 'unreachable', retryAfter: error.retryAfter };
   const sent = callError(error)?.sent;
-  if (sent !== undefined) return sent ? { kind: 'unknown', answered: false } : { kind: 'unreachable', retryAfter: undefined };
+  if (sent !== undefined)
+    return sent ? { kind: 'unknown', answered: false } : { kind: 'unreachable', retryAfter: undefined };
   if (error instanceof ResponseBodyError) {
     return byStatus(error.status, error.error, error.response.headers.get('retry-after'));
   }
@@ -106,9 +107,15 @@ export function exchangeFailure(error: unknown): { error: CloakroomError; event:
       return { error: unavailable(error), event: 'client_misconfigured', reason: 'invalid_client' };
     case 'limited':
     case 'unreachable':
-      return { error: unavailable(error, failure.retryAfter), event: 'code_exchange_failed', reason: failure.kind };
+      return {
+        error: unavailable(error, failure.retryAfter),
+        event: 'code_exchange_failed',
+        reason: failure.kind,
+      };
     case 'unknown': {
-      const answer = failure.answered ? new CloakroomError('idp-invalid', { cause: error }) : unavailable(error);
+      const answer = failure.answered
+        ? new CloakroomError('idp-invalid', { cause: error })
+        : unavailable(error);
       const reason = failure.answered ? 'invalid-answer' : 'no-answer';
       return { error: answer, event: 'code_exchange_failed', reason };
     }

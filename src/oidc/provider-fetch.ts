@@ -98,7 +98,7 @@ async function send(
   try {
     return await request(url, {
       dispatcher: agent,
-      method: (options.method ?? 'GET') as Dispatcher.HttpMethod,
+      method: options.method ?? 'GET',
       headers: { ...headers, 'accept-encoding': 'identity' },
       body: payload,
       ...(options.signal ? { signal: options.signal } : {}),
@@ -123,7 +123,7 @@ async function readBody(response: Dispatcher.ResponseData): Promise<ArrayBuffer>
   }
   if (size > MAX_BODY) throw new ProviderCallError("the provider's answer is too large", { sent: true });
   const bytes = Buffer.concat(chunks);
-  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer;
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
 }
 
 function isNotSent(error: unknown): boolean {

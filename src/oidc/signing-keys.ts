@@ -101,7 +101,8 @@ export class SigningKeys {
       headers: { accept: 'application/json, application/jwk-set+json' },
       signal: AbortSignal.timeout(this.#timeout),
     });
-    const document: unknown = response.status === 200 ? await response.json().catch(() => undefined) : undefined;
+    const document: unknown =
+      response.status === 200 ? await response.json().catch(() => undefined) : undefined;
     const keys = (document as { keys?: unknown } | undefined)?.keys;
     if (!Array.isArray(keys)) throw new ProviderCallError('the key set cannot be read', { sent: true });
     this.#keys = keys.filter((key): key is JWK => typeof key === 'object' && key !== null);

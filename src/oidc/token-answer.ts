@@ -20,7 +20,8 @@ export function normaliseTokenAnswer(text: string, grant: string): { body: strin
   } catch {
     return { fault: 'the body is not JSON' };
   }
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) return { fault: 'the body is no object' };
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    return { fault: 'the body is no object' };
   const answer: Record<string, unknown> = { ...json };
   for (const member of ['refresh_token', 'id_token', 'scope', 'expires_in']) {
     if (answer[member] === '' || answer[member] === null) Reflect.deleteProperty(answer, member);

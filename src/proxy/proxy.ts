@@ -89,7 +89,8 @@ export class Proxy {
       publicScheme: this.#publicScheme,
       publicHost: this.#publicHost,
     });
-    const path = route.prefix === undefined ? target.path : route.prefix + target.path.slice(route.path.length);
+    const path =
+      route.prefix === undefined ? target.path : route.prefix + target.path.slice(route.path.length);
     forwardHttp({
       request,
       response,
@@ -108,7 +109,8 @@ export class Proxy {
     const error = CloakroomError.from(reason);
     const fields = { problem: error.code, request: requestId(request), error: error.cause };
     if (error.code === 'internal') this.#logger.error('request_failed', fields);
-    else if (error.code === 'csrf') this.#logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
+    else if (error.code === 'csrf')
+      this.#logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
     else if (error.status >= 500) this.#logger.warn('request_failed', fields);
     sendProblem(request, response, error, {
       secure: this.#config.secureCookies,

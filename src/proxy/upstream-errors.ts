@@ -14,7 +14,8 @@ export function upstreamError(error: unknown): CloakroomError {
   const code = String((error as { code?: unknown } | undefined)?.code);
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
   // The parser's own codes begin with HPE_.
-  if (INVALID.has(code) || code.startsWith('HPE_')) return new CloakroomError('upstream-invalid', { cause: error });
+  if (INVALID.has(code) || code.startsWith('HPE_'))
+    return new CloakroomError('upstream-invalid', { cause: error });
   return new CloakroomError('upstream-unreachable', { cause: error });
 }
 

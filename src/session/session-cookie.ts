@@ -18,10 +18,7 @@ export interface Ticket {
  * - `ambiguous`: several different values that we signed; picking one would let somebody else choose
  */
 export type TicketReading =
-  | { kind: 'ticket'; ticket: Ticket }
-  | { kind: 'none' }
-  | { kind: 'invalid' }
-  | { kind: 'ambiguous' };
+  { kind: 'ticket'; ticket: Ticket } | { kind: 'none' } | { kind: 'invalid' } | { kind: 'ambiguous' };
 
 const SECRET_BYTES = 32;
 const SIGNED_VALUE = /^s(?::|%3A)([A-Za-z0-9_-]{43})\.([A-Za-z0-9+/%]{40,70})$/;

@@ -81,12 +81,15 @@ export class SessionCreation {
 function settle(resolve: () => void, reject: (error: Error) => void): (error?: unknown) => void {
   return (error) => {
     if (error == null) resolve();
-    else reject(error instanceof Error ? error : new Error(String(error)));
+    else reject(error instanceof Error ? error : new Error('express-session failed', { cause: error }));
   };
 }
 
 /** The client that connect-redis speaks to: what it calls `set` creates a sealed record; nothing else is ever called. */
-function creatingClient(records: SessionRecords, idle: number): { set: (...args: string[]) => Promise<string> } {
+function creatingClient(
+  records: SessionRecords,
+  idle: number,
+): { set: (...args: string[]) => Promise<string> } {
   return {
     set: async (id = '', contents = '') => {
       await records.create(Buffer.from(id, 'base64url'), JSON.parse(contents) as SessionContents, idle);

@@ -75,7 +75,10 @@ export class SessionsService {
   }
 
   /** As {@link find}, but undefined where somebody is simply not signed in. */
-  async findIfAny(cookieHeader: string | undefined, options: { slide: boolean }): Promise<OpenSession | undefined> {
+  async findIfAny(
+    cookieHeader: string | undefined,
+    options: { slide: boolean },
+  ): Promise<OpenSession | undefined> {
     try {
       return await this.find(cookieHeader, options);
     } catch (error) {

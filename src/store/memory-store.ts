@@ -107,7 +107,8 @@ export class MemoryStore implements Store {
   async end(handle: string, generation?: number): Promise<boolean> {
     await Promise.resolve();
     const session = this.#live(handle);
-    if (session === undefined || (generation !== undefined && session.generation !== generation)) return false;
+    if (session === undefined || (generation !== undefined && session.generation !== generation))
+      return false;
     return this.#sessions.delete(handle);
   }
 
@@ -158,7 +159,8 @@ export class MemoryStore implements Store {
 
   #sweep(): void {
     const now = Date.now();
-    for (const [handle, session] of this.#sessions) if (session.expiresAt <= now) this.#sessions.delete(handle);
+    for (const [handle, session] of this.#sessions)
+      if (session.expiresAt <= now) this.#sessions.delete(handle);
     for (const [key, record] of this.#once) if (record.expiresAt <= now) this.#once.delete(key);
   }
 }

@@ -18,7 +18,11 @@ export class OnceRecords {
    */
   async put(kind: OnceKind, secret: string, contents: unknown, ttl: number): Promise<void> {
     const id = recordId(kind, secret);
-    const { kid, sealed } = this.#sealer.seal(Buffer.from(secret), { type: kind, id, generation: 1 }, contents);
+    const { kid, sealed } = this.#sealer.seal(
+      Buffer.from(secret),
+      { type: kind, id, generation: 1 },
+      contents,
+    );
     await this.#store.putOnce(kind, id, Buffer.concat([Buffer.from(`${kid}.`), sealed]), ttl);
   }
 

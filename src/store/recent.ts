@@ -37,7 +37,7 @@ export class Recent<T> {
   #turn(): void {
     const now = performance.now();
     if (now < this.#turnAt && this.#young.size < this.#limit) return;
-    this.#old = now < this.#turnAt + this.#period ? this.#young : new Map();
+    this.#old = now < this.#turnAt + this.#period ? this.#young : new Map<string, T>();
     this.#young = new Map();
     this.#turnAt = now + this.#period;
   }

@@ -56,7 +56,12 @@ export class RedisStore implements Store {
     if (kind === 'gone' || kind === 'superseded') return { kind };
     if (kind === 'held' || kind === 'waiting') return { kind, remaining: Number(reply[1]) };
     const [, kid, sealed, touched, doubtful] = reply;
-    const session = storedSession([Buffer.from(String(generation)), kid ?? null, sealed ?? null, touched ?? null]);
+    const session = storedSession([
+      Buffer.from(String(generation)),
+      kid ?? null,
+      sealed ?? null,
+      touched ?? null,
+    ]);
     if (session === undefined) return { kind: 'gone' };
     const doubtfulFor = Number(doubtful);
     return { kind: 'claimed', session, doubtfulFor: doubtfulFor < 0 ? undefined : doubtfulFor };
@@ -116,7 +121,11 @@ function commandName(script: string): string {
 
 /** A value of another type under our key is no session; an error would keep its owner out for ever. */
 function foreignIsNothing(error: unknown): [] {
-  if (error instanceof CloakroomError && error.cause instanceof Error && /^WRONGTYPE/.test(error.cause.message)) {
+  if (
+    error instanceof CloakroomError &&
+    error.cause instanceof Error &&
+    /^WRONGTYPE/.test(error.cause.message)
+  ) {
     return [];
   }
   throw error;

@@ -29,7 +29,10 @@ export class SessionRecords {
   readonly store: Store;
   readonly #sealer: Sealer;
   readonly #logger: Logger;
-  readonly #opened = new Recent<{ generation: number; contents: SessionContents }>(REMEMBER, REMEMBER_AT_MOST);
+  readonly #opened = new Recent<{ generation: number; contents: SessionContents }>(
+    REMEMBER,
+    REMEMBER_AT_MOST,
+  );
 
   constructor(store: Store, sealer: Sealer, logger: Logger) {
     this.store = store;
@@ -40,7 +43,12 @@ export class SessionRecords {
   async create(secret: Buffer, contents: SessionContents, idle: number): Promise<void> {
     const { createdAt, absoluteAt } = contents;
     const handle = sessionHandle(secret);
-    await this.store.create(handle, { ...this.seal(secret, handle, 1, contents), createdAt, absoluteAt, idle });
+    await this.store.create(handle, {
+      ...this.seal(secret, handle, 1, contents),
+      createdAt,
+      absoluteAt,
+      idle,
+    });
   }
 
   /**
@@ -52,7 +60,8 @@ export class SessionRecords {
     if (known !== undefined) {
       const current = await this.store.peek(handle);
       if (current === undefined) return undefined;
-      if (current.generation === known.generation) return this.#live({ handle, secret, ...current, ...known });
+      if (current.generation === known.generation)
+        return this.#live({ handle, secret, ...current, ...known });
     }
     const stored = await this.store.read(handle);
     return stored === undefined ? undefined : this.open(handle, secret, stored);

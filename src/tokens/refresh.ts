@@ -129,7 +129,11 @@ export class Refresh {
     return this.#send(current, refreshToken, provider, attempt, claim.doubtfulFor !== undefined);
   }
 
-  async #claim(session: OpenSession, provider: OidcClient, attempt: string): ReturnType<SessionRecords['store']['claim']> {
+  async #claim(
+    session: OpenSession,
+    provider: OidcClient,
+    attempt: string,
+  ): ReturnType<SessionRecords['store']['claim']> {
     const { store } = this.#records;
     const duration = provider.config.timeout + CLAIM_MARGIN;
     try {
@@ -165,7 +169,12 @@ export class Refresh {
     return { healthy: true, step };
   }
 
-  async #accept(session: OpenSession, provider: OidcClient, attempt: string, answer: TokenAnswer): Promise<Step> {
+  async #accept(
+    session: OpenSession,
+    provider: OidcClient,
+    attempt: string,
+    answer: TokenAnswer,
+  ): Promise<Step> {
     const identity = await this.#checkIdentity(session, provider, answer);
     if (identity === 'changed') {
       await this.#records.store.end(session.handle);
@@ -179,7 +188,8 @@ export class Refresh {
     };
     const contents: SessionContents = {
       ...session.contents,
-      idToken: identity === 'same' && answer.idToken !== undefined ? answer.idToken : session.contents.idToken,
+      idToken:
+        identity === 'same' && answer.idToken !== undefined ? answer.idToken : session.contents.idToken,
       tokens: tokensAfterGrant(answer, session.contents.tokens, rules, Date.now(), Math.random()),
     };
     return this.#commit(session, provider, attempt, contents);
@@ -195,7 +205,8 @@ export class Refresh {
     const { subject, authTime, handle } = { ...session.contents, handle: session.handle };
     try {
       const claims = await provider.verifyRefreshed(answer.idToken, answer.accessToken);
-      const sameLogin = claims['auth_time'] === undefined || authTime === undefined || claims['auth_time'] === authTime;
+      const sameLogin =
+        claims['auth_time'] === undefined || authTime === undefined || claims['auth_time'] === authTime;
       if (claims.sub === subject && sameLogin) return 'same';
       this.#logger.warn('identity_changed', { handle, reason: sameLogin ? 'sub' : 'auth_time' });
       return 'changed';
@@ -211,7 +222,12 @@ export class Refresh {
   }
 
   /** The provider has spent the old token: these are the only copy of the new ones until the store has them. */
-  async #commit(session: OpenSession, provider: OidcClient, attempt: string, contents: SessionContents): Promise<Step> {
+  async #commit(
+    session: OpenSession,
+    provider: OidcClient,
+    attempt: string,
+    contents: SessionContents,
+  ): Promise<Step> {
     const { handle, secret, generation } = session;
     const next = this.#records.seal(secret, handle, generation + 1, contents);
     const until = performance.now() + COMMIT_FOR;
@@ -290,7 +306,11 @@ export class Refresh {
  * A provider that takes a token twice for a while can be asked again within that while. One that revokes everything at
  * the second use is left alone as long as the access token is good; once it is over, one more try has nothing to lose.
  */
-function waitInDoubt(contents: SessionContents, provider: OidcClient, doubtfulFor: number | undefined): number {
+function waitInDoubt(
+  contents: SessionContents,
+  provider: OidcClient,
+  doubtfulFor: number | undefined,
+): number {
   const { rotation } = provider.config;
   if (doubtfulFor === undefined || rotation.policy === 'none') return 0;
   if (rotation.policy === 'leeway' && doubtfulFor < rotation.leeway - 2000) return 0;

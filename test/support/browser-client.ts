@@ -54,6 +54,7 @@ export class BrowserResponse {
     return this.headers['set-cookie'] ?? [];
   }
 
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the caller says what it expects
   json<T = Record<string, unknown>>(): T {
     try {
       return JSON.parse(this.text) as T;
@@ -499,7 +500,7 @@ export class BrowserClient {
       provider: undefined,
       back: undefined,
     };
-    if (!navigate || steps.post.status !== 200) return steps;
+    if (!navigate || steps.post.status >= 300) return steps;
     const { logoutUrl } = steps.post.json<{ logoutUrl: string }>();
     steps.navigation = await this.navigate(logoutUrl, { site: 'same-origin' });
     const next = steps.navigation.location;
@@ -518,7 +519,7 @@ export class BrowserClient {
     const incoming = await new Promise<IncomingMessage>((resolve, reject) => {
       const outgoing = httpRequest(target, {
         method: init.method ?? 'GET',
-        headers: { accept: 'text/html', ...init.headers } as Record<string, string>,
+        headers: { accept: 'text/html', ...init.headers },
         agent: sharedAgent,
       });
       outgoing.setTimeout(init.timeout ?? 30_000, () =>

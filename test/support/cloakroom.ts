@@ -5,12 +5,14 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import { BrowserClient, type BrowserOptions } from './browser-client.js';
-import { FaultProvider, startProvider } from './fault-provider.js';
-import { closeLater, eventually, guard, sleep } from './lifetime.js';
+import type { FaultProvider } from './fault-provider.js';
+import { startProvider } from './fault-provider.js';
+import { closeLater, eventually, guard } from './lifetime.js';
 import { RedisProxy, RedisServer, startRedis, type RedisTarget } from './redis.js';
 import { freePort, runSubfolder, scratchFolder, uniqueName } from './run-folder.js';
 import { searchForSecrets, tapFor, type SearchResult, type Tap } from './tap.js';
-import { startUpstream, Upstream, type RawUpstream } from './upstream.js';
+import type { Upstream } from './upstream.js';
+import { startUpstream, type RawUpstream } from './upstream.js';
 
 export const repository = resolve(fileURLToPath(new URL('../..', import.meta.url)));
 const program = join(repository, 'bin', 'cloakroom.js');
@@ -262,11 +264,18 @@ export class Replica {
     if (this.running) {
       this.kill('SIGCONT');
       this.kill('SIGTERM');
-      await Promise.race([this.exited(), sleep(3_000)]).catch(() => undefined);
-      if (this.running) await this.crash();
+      try {
+        await this.exited(3_000);
+      } catch {
+        await this.crash();
+      }
     }
     await this.tap?.close();
-    await new Promise<void>((done) => this.output.end(() => done()));
+    await new Promise<void>((done) =>
+      this.output.end(() => {
+        done();
+      }),
+    );
   }
 
   private take(text: string): void {

@@ -315,7 +315,11 @@ export class FaultProvider {
     this.server = undefined;
     this.release();
     if (server === undefined) return;
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) =>
+      server.close(() => {
+        resolve();
+      }),
+    );
     server.closeAllConnections();
     await closed;
   }
@@ -852,22 +856,23 @@ export class FaultProvider {
   }
 
   private async newAccessToken(grant: { family: string; sub: string; scope: string }): Promise<string> {
+    const payload: Json = {
+      iss: this.issuer,
+      aud: 'api',
+      sub: grant.sub,
+      client_id: this.clientId,
+      scope: grant.scope,
+      iat: this.seconds(),
+      exp: this.seconds() + this.modes.accessTokenLifetime,
+      jti: randomBytes(16).toString('hex'),
+    };
     const token =
       this.modes.accessTokens === 'opaque'
         ? `at-${randomBytes(32).toString('base64url')}`
         : await signJwt({
             key: this.signingKey,
             header: { typ: 'at+jwt' },
-            payload: {
-              iss: this.issuer,
-              aud: 'api',
-              sub: grant.sub,
-              client_id: this.clientId,
-              scope: grant.scope,
-              iat: this.seconds(),
-              exp: this.seconds() + this.modes.accessTokenLifetime,
-              jti: randomBytes(16).toString('hex'),
-            },
+            payload,
           });
     this.ledger.accessTokens.set(token, {
       token,

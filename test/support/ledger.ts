@@ -188,7 +188,9 @@ export class Ledger {
     this.pending.push(JSON.stringify([kind, value]));
     if (this.flushing) return;
     this.flushing = true;
-    setImmediate(() => this.flush());
+    setImmediate(() => {
+      this.flush();
+    });
   }
 
   /** Writes what the search must know; done by itself, and once more before a search. */

@@ -43,9 +43,9 @@ function startReaper(): ChildProcess {
   const child = spawn('/bin/sh', ['-c', REAPER], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
   child.unref();
   child.on('error', () => undefined);
-  const input = child.stdin;
-  input?.on('error', () => undefined);
-  (input as unknown as { unref?: () => void } | null)?.unref?.();
+  child.stdin.on('error', () => undefined);
+  // A pipe is a socket underneath; it must not keep jest from ending.
+  (child.stdin as unknown as { unref?: () => void }).unref?.();
   return child;
 }
 

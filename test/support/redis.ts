@@ -114,10 +114,7 @@ export class RedisServer implements RedisTarget {
     const found: string[] = [];
     let cursor = '0';
     do {
-      const [next, page] = (await this.client.scan(cursor, 'MATCH', pattern, 'COUNT', 1000)) as [
-        string,
-        string[],
-      ];
+      const [next, page] = await this.client.scan(cursor, 'MATCH', pattern, 'COUNT', 1000);
       cursor = next;
       found.push(...page);
     } while (cursor !== '0');
@@ -136,7 +133,11 @@ export class RedisServer implements RedisTarget {
     this.connection?.disconnect();
     this.connection = undefined;
     if (child === undefined || !this.running) return;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const gone = new Promise<void>((resolve) =>
+      child.once('exit', () => {
+        resolve();
+      }),
+    );
     child.kill(signal);
     if (signal !== 'SIGKILL') child.kill('SIGCONT');
     await gone;
@@ -197,10 +198,16 @@ function ping(host: string, port: number): Promise<boolean> {
       socket.destroy();
       resolve(answer);
     };
-    socket.setTimeout(1_000, () => end(false));
-    socket.once('error', () => end(false));
+    socket.setTimeout(1_000, () => {
+      end(false);
+    });
+    socket.once('error', () => {
+      end(false);
+    });
     socket.once('connect', () => socket.write('PING\r\n'));
-    socket.once('data', (chunk) => end(chunk.toString('latin1').startsWith('+PONG')));
+    socket.once('data', (chunk) => {
+      end(chunk.toString('latin1').startsWith('+PONG'));
+    });
   });
 }
 
@@ -330,7 +337,9 @@ export class RedisProxy implements RedisTarget {
   }
 
   private async listen(): Promise<void> {
-    const server = createServer({ allowHalfOpen: false, noDelay: true }, (client) => this.accept(client));
+    const server = createServer({ allowHalfOpen: false, noDelay: true }, (client) => {
+      this.accept(client);
+    });
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(this.listenPort, this.host, resolve);
@@ -343,7 +352,11 @@ export class RedisProxy implements RedisTarget {
     const { server } = this;
     this.server = undefined;
     if (server === undefined) return;
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) =>
+      server.close(() => {
+        resolve();
+      }),
+    );
     this.cutAll();
     await closed;
   }
@@ -369,8 +382,12 @@ export class RedisProxy implements RedisTarget {
       socket.on('error', gone);
       socket.on('close', gone);
     }
-    client.on('data', (chunk) => this.fromClient(pipe, chunk));
-    server.on('data', (chunk) => this.fromServer(pipe, chunk));
+    client.on('data', (chunk) => {
+      this.fromClient(pipe, chunk);
+    });
+    server.on('data', (chunk) => {
+      this.fromServer(pipe, chunk);
+    });
   }
 
   private fromClient(pipe: Pipe, chunk: Buffer): void {
@@ -380,7 +397,9 @@ export class RedisProxy implements RedisTarget {
       if (drop.when === undefined || drop.when.test(text)) {
         this.drops.shift();
         pipe.swallow = true;
-        pipe.server.once('data', () => drop.done(text));
+        pipe.server.once('data', () => {
+          drop.done(text);
+        });
       }
     }
     this.stats.bytesToServer += chunk.length;
@@ -416,7 +435,9 @@ export class RedisProxy implements RedisTarget {
       return;
     }
     // Bytes delayed before the latency ended must still come first.
-    void pipe.replies.then(() => this.toClient(pipe, chunk));
+    void pipe.replies.then(() => {
+      this.toClient(pipe, chunk);
+    });
   }
 
   private toClient(pipe: Pipe, chunk: Buffer): void {
@@ -429,7 +450,9 @@ export class RedisProxy implements RedisTarget {
         this.remaining = undefined;
         this.stats.cuts += 1;
         this.stats.bytesToClient += bytes.length;
-        pipe.client.end(bytes, () => cut(pipe));
+        pipe.client.end(bytes, () => {
+          cut(pipe);
+        });
         return;
       }
     }

@@ -38,6 +38,10 @@ export async function freePort(host = '127.0.0.1'): Promise<number> {
     server.listen(0, host, resolve);
   });
   const { port } = server.address() as AddressInfo;
-  await new Promise<void>((resolve) => server.close(() => resolve()));
+  await new Promise<void>((resolve) =>
+    server.close(() => {
+      resolve();
+    }),
+  );
   return port;
 }

@@ -78,9 +78,9 @@ export class Tap {
   private closed = false;
 
   private constructor(readonly targetPort: number) {
-    this.server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (client) =>
-      this.accept(client),
-    );
+    this.server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (client) => {
+      this.accept(client);
+    });
     this.output.on('error', () => undefined);
     this.forget = closeLater(() => this.close());
     live.add(this);
@@ -113,7 +113,10 @@ export class Tap {
     for (const wire of this.wires) for (const recording of wire.recordings) recording.flush();
     await new Promise<void>((resolve) => {
       if (this.output.closed || this.output.writableEnded) resolve();
-      else this.output.write('', () => resolve());
+      else
+        this.output.write('', () => {
+          resolve();
+        });
     });
   }
 
@@ -122,7 +125,11 @@ export class Tap {
     live.delete(this);
     if (this.closed) return;
     this.closed = true;
-    const done = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    const done = new Promise<void>((resolve) =>
+      this.server.close(() => {
+        resolve();
+      }),
+    );
     for (const wire of this.wires) {
       for (const recording of wire.recordings) recording.flush();
       wire.client.destroy();

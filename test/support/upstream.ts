@@ -50,7 +50,9 @@ export class RawUpstream {
   private readonly forget: () => void;
 
   private constructor() {
-    this.server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.accept(socket));
+    this.server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      this.accept(socket);
+    });
     this.forget = closeLater(() => this.close());
   }
 
@@ -83,7 +85,11 @@ export class RawUpstream {
     this.forget();
     for (const connection of this.connections) connection.socket.destroy();
     if (!this.server.listening) return;
-    await new Promise<void>((resolve) => this.server.close(() => resolve()));
+    await new Promise<void>((resolve) =>
+      this.server.close(() => {
+        resolve();
+      }),
+    );
   }
 
   private accept(socket: Socket): void {
@@ -205,7 +211,12 @@ export async function startSink(): Promise<Sink> {
     connections: 0,
     async close() {
       forget();
-      if (server.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
+      if (server.listening)
+        await new Promise<void>((resolve) =>
+          server.close(() => {
+            resolve();
+          }),
+        );
     },
   };
   const forget = closeLater(() => sink.close());
@@ -301,7 +312,11 @@ export class Upstream {
   /** Stops listening and cuts every connection; `start()` listens on the same port again. */
   async stop(): Promise<void> {
     if (!this.server.listening) return;
-    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    const closed = new Promise<void>((resolve) =>
+      this.server.close(() => {
+        resolve();
+      }),
+    );
     this.server.closeAllConnections();
     await closed;
   }
