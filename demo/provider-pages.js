@@ -180,7 +180,7 @@ export function portrait(initial) {
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="32" fill="#3b5b8c"/><text x="32" y="42" font-family="system-ui, sans-serif" font-size="28" text-anchor="middle" fill="#fff">${escape(initial)}</text></svg>`;
 }
 
-export const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="13" fill="#33517f"/><circle cx="24" cy="19" r="7" fill="none" stroke="#fff" stroke-width="3.5"/><path d="M11 39c1-8 6.500-11.500 13-11.5S36 31 37 39" fill="none" stroke="#fff" stroke-width="3.5" stroke-linecap="round"/></svg>`;
+export const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48"><rect width="48" height="48" rx="13" fill="#33517f"/><circle cx="24" cy="19" r="7" fill="none" stroke="#fff" stroke-width="3.5"/><path d="M11 39c1-8 6.5-11.5 13-11.5S36 31 37 39" fill="none" stroke="#fff" stroke-width="3.5" stroke-linecap="round"/></svg>`;
 
 export const SUBMIT_SCRIPT = 'document.forms[0].submit();\n';
 

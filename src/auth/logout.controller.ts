@@ -22,7 +22,7 @@ export class LogoutController {
       rawQuery(request).get('returnTo') ?? undefined,
     );
     for (const cookie of cookies) response.append('Set-Cookie', cookie);
-    response.set('Cache-Control', 'no-store').json({ logoutUrl: location });
+    response.set('Cache-Control', 'no-store').status(200).json({ logoutUrl: location });
   }
 
   @Get('logout')

@@ -63,7 +63,7 @@ export class LogoutService {
 
   /** The address in `/auth/me` that ends this session by a navigation. */
   urlFor(handle: string): string {
-    return `${LOGOUT_PATH}?token=${encodeURIComponent(this.#cookie.sign(TOKEN, handle))}`;
+    return `${LOGOUT_PATH}?token=${this.#cookie.sign(TOKEN, handle)}`;
   }
 
   /** Ends the session and says where the browser should go; saying it twice is no error. */

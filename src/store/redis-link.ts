@@ -1,6 +1,7 @@
 import { Redis } from 'ioredis';
 import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
+import { Recent } from './recent.js';
 
 export interface RedisSettings {
   url: string;
@@ -22,6 +23,7 @@ export class RedisLink {
   readonly redis: Redis;
   readonly #settings: RedisSettings;
   readonly #logger: Logger;
+  readonly #refusals = new Recent<true>(10_000, 100);
   #pending = 0;
   #lastReply = 0;
   #available: boolean | undefined;
@@ -80,9 +82,8 @@ export class RedisLink {
       this.#lastReply = performance.now();
       return reply;
     } catch (error) {
-      if (isReply(error)) this.#lastReply = performance.now();
+      if (isReply(error)) this.#refused(error);
       else this.#suspect();
-      this.#logger.debug('store_command_failed', { error });
       throw unavailable(error);
     } finally {
       this.#pending -= 1;
@@ -94,6 +95,15 @@ export class RedisLink {
     clearTimeout(this.#watchdog);
     if (this.redis.status === 'ready') await this.redis.quit().catch(() => undefined);
     this.redis.disconnect();
+  }
+
+  /** Redis answers, but does not do as asked: out of memory, demoted, rights withdrawn. Each kind is told now and then. */
+  #refused(error: Error): void {
+    this.#lastReply = performance.now();
+    const [kind = ''] = error.message.split(' ', 1);
+    if (kind === 'WRONGTYPE' || this.#refusals.get(kind) !== undefined) return;
+    this.#refusals.set(kind, true);
+    this.#logger.error('store_refused', { reason: kind, error });
   }
 
   /** A single slow command is no verdict; a connection on which nothing at all came back for a whole budget is. */
@@ -120,7 +130,7 @@ export class RedisLink {
   }
 }
 
-function isReply(error: unknown): boolean {
+function isReply(error: unknown): error is Error {
   return error instanceof Error && error.name === 'ReplyError';
 }
 

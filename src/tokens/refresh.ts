@@ -86,10 +86,12 @@ export class Refresh {
 
   async #try(session: OpenSession, provider: OidcClient, attempt: string): Promise<Step> {
     try {
+      // Before the claim is taken: reading metadata would eat into the time for which it is held.
+      await provider.serverMetadata();
       const done = await provider.gate.run(async () => this.#claimAndSend(session, provider, attempt));
       return done.step;
     } catch (error) {
-      if (error instanceof CloakroomError) throw error;
+      if (error instanceof CloakroomError && error.code !== 'idp-unavailable') throw error;
       const failure = providerFailure(error);
       return { kind: 'unavailable', retryAfter: 'retryAfter' in failure ? (failure.retryAfter ?? 1) : 1 };
     }

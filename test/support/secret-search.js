@@ -136,11 +136,13 @@ export function isLogoutHint(bytes, start, end, endpoints) {
   const valueStart = match[0].length + hint.index + hint[0].length - hint[1].length;
   const at = start - from - lineStart;
   if (at < valueStart || at + (end - start) > valueStart + hint[1].length) return false;
+  // The line must stand in a head, after nothing but header lines; on a kept connection the status line follows the
+  // body before it without a break.
   const head = before.slice(0, lineStart);
-  // The Location line must belong to the head it stands in, not to a body that looks like one.
-  const statusLine = Math.max(head.lastIndexOf('\nHTTP/1.1 '), head.startsWith('HTTP/1.1 ') ? 0 : -1);
-  if (statusLine < 0 || head.indexOf('\r\n\r\n', statusLine) >= 0) return false;
-  return head.slice(statusLine).trimStart().startsWith('HTTP/1.1 303');
+  const statusLine = head.lastIndexOf('HTTP/1.1 ');
+  return (
+    statusLine >= 0 && /^HTTP\/1\.1 303 [^\r\n]*\r?\n(?:[\w-]+:[^\r\n]*\r?\n)*$/.test(head.slice(statusLine))
+  );
 }
 
 /** Searches one file; `kinds` says which secrets count there. */

@@ -71,6 +71,8 @@ describe('the search', () => {
     const head = (status: string, header: string): string => `\nHTTP/1.1 ${status}\r\n${header}\r\n\r\n`;
     const provider = 'http://127.0.0.1:1/logout';
     expect(search(head('303 See Other', line(provider)))).toEqual([]);
+    const kept = `HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 303 See Other\r\nDate: x\r\n${line(provider)}\r\n\r\n`;
+    expect(search(kept)).toEqual([]);
     expect(search(head('302 Found', line(provider)))).not.toEqual([]);
     expect(search(head('303 See Other', line('http://127.0.0.1:1/logout-other')))).not.toEqual([]);
     expect(search(head('303 See Other', line(provider).replace('Location', 'X-Next')))).not.toEqual([]);
