@@ -14,6 +14,13 @@ export interface RedisSettings {
 /** Commands that may be under way at once; past it callers are refused at once instead of queueing. */
 const MAX_PENDING = 1000;
 const MAX_RECONNECT_DELAY = 500;
+/** Milliseconds between two looks at what is overdue. */
+const LOOK_EVERY = 50;
+
+interface Pending {
+  since: number;
+  refuse: (error: CloakroomError) => void;
+}
 
 /**
  * One connection to Redis that fails fast and comes back by itself. No offline queue, no silent resend (a command whose
@@ -24,7 +31,9 @@ export class RedisLink {
   readonly #settings: RedisSettings;
   readonly #logger: Logger;
   readonly #refusals = new Recent<true>(10_000, 100);
-  #pending = 0;
+  /** In the order of sending, which is the order of replies: the first is always the oldest. */
+  readonly #pending = new Set<Pending>();
+  readonly #overdueTimer: NodeJS.Timeout;
   #lastReply = 0;
   #available: boolean | undefined;
   #closing = false;
@@ -39,13 +48,15 @@ export class RedisLink {
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
       connectTimeout: settings.connectTimeout,
-      commandTimeout: settings.commandTimeout,
       keepAlive: 10_000,
       noDelay: true,
       retryStrategy: (times) => Math.min(50 * times, MAX_RECONNECT_DELAY),
       // A demoted master keeps the connection and answers READONLY: only a new connection finds the new master.
       reconnectOnError: (error) => /^(READONLY|MASTERDOWN)/.test(error.message),
     });
+    this.#overdueTimer = setInterval(() => {
+      if (this.#hasOverdue()) this.#lookAgain();
+    }, LOOK_EVERY).unref();
     this.redis.on('connect', () => {
       this.#watchReadiness();
     });
@@ -74,24 +85,30 @@ export class RedisLink {
    * Runs one command within the budget.
    * @throws {CloakroomError} `store-unavailable` when Redis does not answer, or answers that it cannot serve
    */
-  async run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
-    if (this.redis.status !== 'ready' || this.#pending >= MAX_PENDING) throw unavailable();
-    this.#pending += 1;
-    try {
-      const reply = await command(this.redis);
-      this.#lastReply = performance.now();
-      return reply;
-    } catch (error) {
-      if (isReply(error)) this.#refused(error);
-      else this.#suspect();
-      throw unavailable(error);
-    } finally {
-      this.#pending -= 1;
-    }
+  run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
+    if (this.redis.status !== 'ready' || this.#pending.size >= MAX_PENDING)
+      return Promise.reject(unavailable());
+    return new Promise<T>((resolve, reject) => {
+      const pending = { since: performance.now(), refuse: reject };
+      this.#pending.add(pending);
+      command(this.redis).then(
+        (reply) => {
+          this.#pending.delete(pending);
+          this.#lastReply = performance.now();
+          resolve(reply);
+        },
+        (error: unknown) => {
+          this.#pending.delete(pending);
+          if (isReply(error)) this.#refused(error);
+          reject(unavailable(error));
+        },
+      );
+    });
   }
 
   async close(): Promise<void> {
     this.#closing = true;
+    clearInterval(this.#overdueTimer);
     clearTimeout(this.#watchdog);
     if (this.redis.status === 'ready') await this.redis.quit().catch(() => undefined);
     this.redis.disconnect();
@@ -106,10 +123,33 @@ export class RedisLink {
     this.#logger.error('store_refused', { reason: kind, error });
   }
 
-  /** A single slow command is no verdict; a connection on which nothing at all came back for a whole budget is. */
-  #suspect(): void {
-    if (performance.now() - this.#lastReply < this.#settings.commandTimeout) return;
-    if (this.redis.status === 'ready') this.redis.disconnect(true);
+  #hasOverdue(): boolean {
+    const [oldest] = this.#pending;
+    return oldest !== undefined && performance.now() - oldest.since > this.#settings.commandTimeout;
+  }
+
+  /**
+   * This process may itself have stood still, with the replies waiting in the socket: timers run before input is read.
+   * What is overdue counts only after one more round of input.
+   */
+  #lookAgain(): void {
+    setImmediate(() => {
+      setImmediate(() => {
+        if (this.#hasOverdue()) this.#giveUpOverdue();
+      });
+    });
+  }
+
+  #giveUpOverdue(): void {
+    const now = performance.now();
+    for (const pending of this.#pending) {
+      if (now - pending.since <= this.#settings.commandTimeout) break;
+      this.#pending.delete(pending);
+      pending.refuse(unavailable());
+    }
+    // One slow command is no verdict; a connection on which nothing came back for a whole budget is.
+    const silent = now - this.#lastReply > this.#settings.commandTimeout;
+    if (silent && this.redis.status === 'ready') this.redis.disconnect(true);
   }
 
   /** A peer may accept and then never answer the handshake; the client library would wait for it for ever. */
