@@ -9,7 +9,7 @@ import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';
 import { rawProblem, sendProblem } from './http/problem.js';
-import { checkRequest } from './http/request-check.js';
+import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
@@ -47,7 +47,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
         return;
       }
       request.url = target.path + target.query;
-      if (request.headers.expect !== undefined) response.writeContinue();
+      if (awaitsContinue(request)) response.writeContinue();
       endpoints(request, response);
     } catch (error) {
       sendProblem(request, response, CloakroomError.from(error), { secure, close: true });
@@ -68,6 +68,11 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   // Decided before the browser is told to go on and send its body.
   server.on('checkContinue', handle);
   server.on('checkExpectation', handle);
+  // Without a listener Node closes the connection without a word.
+  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
+    socket.on('error', () => socket.destroy());
+    answerUnparsed(new Error('CONNECT'), socket, secure);
+  });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     answerUnparsed(error, socket, secure);
   });

@@ -45,6 +45,8 @@ export interface CloakroomErrorOptions {
   public?: PublicDetails;
   /** Seconds after which a retry makes sense; becomes `Retry-After`. */
   retryAfter?: number;
+  /** Methods that would have been served; becomes `Allow`. */
+  allow?: readonly string[];
   /** Take the browser's dead session cookie away. */
   clearSession?: boolean;
   /** For our logs, never for the answer. */
@@ -60,6 +62,7 @@ export class CloakroomError extends Error {
   readonly code: ErrorCode;
   readonly public: PublicDetails;
   readonly retryAfter: number | undefined;
+  readonly allow: readonly string[] | undefined;
   readonly clearSession: boolean;
 
   constructor(code: ErrorCode, options: CloakroomErrorOptions = {}) {
@@ -68,6 +71,7 @@ export class CloakroomError extends Error {
     this.code = code;
     this.public = options.public ?? {};
     this.retryAfter = options.retryAfter;
+    this.allow = options.allow;
     this.clearSession = options.clearSession ?? false;
   }
 

@@ -47,7 +47,7 @@ export class CallbackController {
     const provider = this.callback.provider(name);
     if (provider === undefined) throw new CloakroomError('not-found');
     if (mode === 'form_post' && provider.config.responseMode !== 'form_post') {
-      throw new CloakroomError('method-not-allowed');
+      throw new CloakroomError('method-not-allowed', { allow: ['GET', 'HEAD'] });
     }
     const parameters = mode === 'form_post' ? await readForm(request) : rawQuery(request);
     const { location, cookies } = await this.callback.finish(request, response, provider, parameters, mode);

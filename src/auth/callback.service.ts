@@ -144,13 +144,14 @@ export class CallbackService {
       return exchange;
     } catch (cause) {
       const { error, event, reason } = exchangeFailure(cause);
-      if (event === 'client_misconfigured') provider.reload();
-      this.#logger.warn(event, {
-        provider: provider.name,
-        reason,
-        reference: requestId(request),
-        error: cause,
-      });
+      const fields = { provider: provider.name, reason, reference: requestId(request), error: cause };
+      if (event === 'client_misconfigured') {
+        // Nobody can sign in until an operator does something.
+        this.#logger.error(event, fields);
+        provider.reload();
+      } else {
+        this.#logger.warn(event, fields);
+      }
       throw error;
     }
   }

@@ -362,9 +362,7 @@ const provider = z
       example: 'shop-bff',
     }),
     clientSecret: setting(secretPlace, {
-      description:
-        'The client secret. Read again from time to time, and at once when the provider no longer accepts it, so that ' +
-        'it can be replaced without a restart.',
+      description: 'The client secret. Read at each use, so that it can be replaced without a restart.',
       example: { file: '/run/secrets/client' },
       secret: true,
     }),

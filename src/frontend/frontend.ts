@@ -27,7 +27,8 @@ export function frontend(folder: string): RequestHandler {
         next(error);
         return;
       }
-      request.url = '/';
+      // Not '/': serve-static looks at the original address too, and takes '/' under another for a missing slash.
+      request.url = '/index.html';
       files(request, response, next);
     });
   };

@@ -25,6 +25,7 @@ export function problemDocument(error: CloakroomError, instance: string): Record
 export function problemHeaders(error: CloakroomError): [string, string][] {
   const headers: [string, string][] = [['cache-control', 'no-store']];
   if (error.status === 401) headers.push(['www-authenticate', CHALLENGE]);
+  if (error.allow !== undefined) headers.push(['allow', error.allow.join(', ')]);
   if (error.retryAfter !== undefined) {
     headers.push(['retry-after', String(Math.max(1, Math.ceil(error.retryAfter)))]);
   }

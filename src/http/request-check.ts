@@ -21,6 +21,11 @@ export function checkRequest(request: IncomingMessage, publicOrigin: string): Ta
   return result;
 }
 
+/** Whether the client holds its body back until it is told to go on; one of HTTP/1.0 does not know of that (RFC 9110 section 10.1.1). */
+export function awaitsContinue(request: IncomingMessage): boolean {
+  return request.headers.expect !== undefined && request.httpVersion === '1.1';
+}
+
 function checkFraming(request: IncomingMessage): void {
   const { headers, rawHeaders } = request;
   if (request.httpVersion !== '1.1' && (request.httpVersion !== '1.0' || 'transfer-encoding' in headers)) {

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { compactVerify, decodeProtectedHeader, type CryptoKey } from 'jose';
+import { isTooDeep } from './nesting.js';
 import { ProviderCallError } from './provider-fetch.js';
 import type { SigningKeys } from './signing-keys.js';
 
@@ -66,12 +67,15 @@ function readHeader(token: string, algs: readonly string[]): { alg: string; kid?
   } catch (error) {
     throw new IdTokenError('malformed', undefined, error);
   }
-  const { alg, kid, typ } = header;
+  // The library's types promise texts; what is there may be anything.
+  const { alg, kid, typ }: Record<string, unknown> = header;
   if (typeof alg !== 'string' || !algs.includes(alg)) throw new IdTokenError('alg');
   for (const name of KEY_HEADERS) if (name in header) throw new IdTokenError('header', `header ${name}`);
   // `at+jwt` (RFC 9068) and `logout+jwt` (Back-Channel Logout) are signed with the same keys for other purposes.
-  if (typ !== undefined && typ.toLowerCase() !== 'jwt') throw new IdTokenError('typ');
-  return { alg, ...(typeof kid === 'string' ? { kid } : {}) };
+  if (typ !== undefined && !(typeof typ === 'string' && typ.toLowerCase() === 'jwt'))
+    throw new IdTokenError('typ');
+  if (kid !== undefined && typeof kid !== 'string') throw new IdTokenError('malformed');
+  return { alg, ...(kid === undefined ? {} : { kid }) };
 }
 
 async function verifySignature(
@@ -98,8 +102,8 @@ function parseClaims(payload: Uint8Array): Claims {
   } catch (error) {
     throw new IdTokenError('malformed', undefined, error);
   }
-  if (typeof claims !== 'object' || claims === null || Array.isArray(claims))
-    throw new IdTokenError('malformed');
+  const isObject = typeof claims === 'object' && claims !== null && !Array.isArray(claims);
+  if (!isObject || isTooDeep(claims)) throw new IdTokenError('malformed');
   return claims as Claims;
 }
 

@@ -4,6 +4,7 @@ import type { ProviderConfig } from '../config/schema.js';
 import type { Logger } from '../observability/logger.js';
 import { IdTokenError, verifyIdToken, type Claims } from './id-token.js';
 import { Metadata } from './metadata.js';
+import { isTooDeep } from './nesting.js';
 import { providerFetch, type Fetch } from './provider-fetch.js';
 import { ProviderGate } from './provider-gate.js';
 import { SigningKeys } from './signing-keys.js';
@@ -33,6 +34,9 @@ export interface CallbackChecks {
   codeVerifier: string;
   maxAge: number | undefined;
 }
+
+/** What an authorization response consists of: RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207 section 2. */
+const RESPONSE_PARAMETERS = ['code', 'state', 'iss', 'error', 'error_description', 'error_uri'];
 
 const USED_ENDPOINTS = [
   'authorization_endpoint',
@@ -67,6 +71,8 @@ export class OidcClient {
   readonly #closeFetch: () => Promise<void>;
   readonly #keys: SigningKeys;
   readonly #metadata: Metadata<oidc.Configuration>;
+  readonly #logger: Logger;
+  #lastSecret: string | undefined;
 
   /** @param redirectUri built from the public URL; never from a request */
   constructor(config: ProviderConfig, redirectUri: string, logger: Logger) {
@@ -77,6 +83,7 @@ export class OidcClient {
     this.#fetch = fetch;
     this.#allows = allows;
     this.#closeFetch = close;
+    this.#logger = logger;
     this.#keys = new SigningKeys(fetch, config.metadataTimeout);
     this.#metadata = new Metadata(config.name, () => this.#discover(), logger);
   }
@@ -99,7 +106,7 @@ export class OidcClient {
     return (await this.#metadata.get()).serverMetadata();
   }
 
-  /** Reads metadata and client secret again: the provider said that it does not know this client. */
+  /** Reads the metadata again: the provider said that it does not know this client or this address. */
   reload(): void {
     this.#metadata.invalidate();
   }
@@ -131,12 +138,13 @@ export class OidcClient {
   ): Promise<{ tokens: TokenAnswer; claims: Claims }> {
     const configuration = await this.#metadata.get();
     const url = new URL(this.redirectUri);
-    for (const [name, value] of parameters) url.searchParams.append(name, value);
+    // Nothing else counts (RFC 6749 section 4.1.2); tokens that somebody put beside it would be an error to the library.
+    for (const name of RESPONSE_PARAMETERS) {
+      for (const value of parameters.getAll(name)) url.searchParams.append(name, value);
+    }
     const answer = await oidc.authorizationCodeGrant(configuration, url, {
       expectedState: checks.state,
-      expectedNonce: checks.nonce,
       pkceCodeVerifier: checks.codeVerifier,
-      idTokenExpected: true,
     });
     const tokens = this.#tokens(answer);
     if (tokens.idToken === undefined) throw new IdTokenError('missing');
@@ -156,8 +164,7 @@ export class OidcClient {
   async refresh(refreshToken: string): Promise<TokenAnswer> {
     const configuration = await this.#metadata.get();
     const answer = await oidc.refreshTokenGrant(configuration, refreshToken);
-    const idToken = answer[UNVERIFIED_ID_TOKEN];
-    return { ...this.#tokens(answer), idToken: typeof idToken === 'string' ? idToken : undefined };
+    return this.#tokens(answer);
   }
 
   /** Verifies an ID token that came with a refresh. */
@@ -190,7 +197,9 @@ export class OidcClient {
     const text = await response.text();
     const signed = /^application\/jwt\b/i.test(response.headers.get('content-type') ?? '');
     const claims = signed ? await this.#openUserinfo(configuration, text) : (JSON.parse(text) as unknown);
-    if (typeof claims !== 'object' || claims === null) throw new UnusableAnswerError('userinfo is no object');
+    if (typeof claims !== 'object' || claims === null || isTooDeep(claims)) {
+      throw new UnusableAnswerError('userinfo is no object of claims');
+    }
     // OpenID Connect Core section 5.3.2: without the same subject the claims are about somebody else.
     if ((claims as Claims).sub !== subject) throw new IdTokenError('userinfo-sub');
     return claims as Record<string, unknown>;
@@ -216,13 +225,14 @@ export class OidcClient {
   }
 
   async #discover(): Promise<oidc.Configuration> {
-    const { issuer, clientId, clientSecret, clockTolerance, metadataTimeout, timeout } = this.config;
+    const { issuer, clientId, metadataTimeout, timeout } = this.config;
     const server = new URL(issuer);
     const configuration = await oidc.discovery(
       server,
       clientId,
-      { [oidc.clockTolerance]: clockTolerance / 1000 },
-      clientAuthentication(this.config, clientSecret.read()),
+      {},
+      (server, client, body, headers) =>
+        clientAuthentication(this.config, this.#secret())(server, client, body, headers),
       {
         [oidc.customFetch]: this.#libraryFetch(),
         timeout: metadataTimeout / 1000,
@@ -233,6 +243,17 @@ export class OidcClient {
     this.#checkMetadata(configuration.serverMetadata());
     configuration.timeout = timeout / 1000;
     return configuration;
+  }
+
+  /** Read at each use: a secret that was replaced in place counts at once. While it is being replaced, the last one does. */
+  #secret(): string {
+    try {
+      this.#lastSecret = this.config.clientSecret.read();
+    } catch (error) {
+      if (this.#lastSecret === undefined) throw error;
+      this.#logger.warn('client_secret_unreadable', { provider: this.name, error });
+    }
+    return this.#lastSecret;
   }
 
   #checkMetadata(metadata: oidc.ServerMetadata): void {
@@ -252,8 +273,9 @@ export class OidcClient {
       if (metadata[name] === undefined) throw new UnacceptableMetadataError(`${name} is missing`);
     }
     // RFC 9700 section 2.1.1: without the member one cannot know that the server checks the verifier at all.
-    const methods = metadata.code_challenge_methods_supported;
-    if (pkceUnadvertised === 'refuse' && methods?.includes('S256') !== true) {
+    const methods: unknown = metadata.code_challenge_methods_supported;
+    const advertised = Array.isArray(methods) && methods.includes('S256');
+    if (pkceUnadvertised === 'refuse' && !advertised) {
       throw new UnacceptableMetadataError(
         'the provider does not advertise PKCE with S256; if it supports it all the same, set pkceUnadvertised: allow',
       );
@@ -264,12 +286,11 @@ export class OidcClient {
   #libraryFetch(): oidc.CustomFetch {
     return async (url, options) => {
       const response = await this.#fetch(url, options);
-      const grant =
-        options.method === 'POST'
-          ? new URLSearchParams(options.body as URLSearchParams | string).get('grant_type')
-          : null;
-      if (grant === null || response.status !== 200) return response;
-      const answer = normaliseTokenAnswer(await response.text(), grant);
+      const isGrant =
+        options.method === 'POST' &&
+        new URLSearchParams(options.body as URLSearchParams | string).has('grant_type');
+      if (!isGrant || response.status !== 200) return response;
+      const answer = normaliseTokenAnswer(await response.text());
       if ('fault' in answer) throw new UnusableAnswerError(answer.fault);
       return new Response(answer.body, { status: 200, headers: { 'content-type': 'application/json' } });
     };
@@ -278,10 +299,11 @@ export class OidcClient {
   #tokens(answer: oidc.TokenEndpointResponse): TokenAnswer {
     // The library also accepts `DPoP`, which nobody asked for and nobody could use.
     if (answer.token_type !== 'bearer') throw new UnusableAnswerError('token_type is not Bearer');
+    const idToken = answer[UNVERIFIED_ID_TOKEN];
     return {
       accessToken: answer.access_token,
       refreshToken: answer.refresh_token,
-      idToken: answer.id_token,
+      idToken: typeof idToken === 'string' ? idToken : undefined,
       scope: answer.scope,
       expiresIn: answer.expires_in,
     };

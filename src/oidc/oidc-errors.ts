@@ -23,30 +23,23 @@ export type ProviderFailure =
 /** 4xx that speak about the address or the connection, not about the grant. */
 const NOT_ABOUT_THE_GRANT = new Set([404, 405, 408, 421, 425]);
 
-/** Error codes of the library for an ID token that it could not accept. */
-const TOKEN_CODES = new Set([
-  'OAUTH_JWT_CLAIM_COMPARISON_FAILED',
-  'OAUTH_JWT_TIMESTAMP_CHECK_FAILED',
-  'OAUTH_JSON_ATTRIBUTE_COMPARISON_FAILED',
-]);
-
 /** Never looks at a message: only at types, codes and the status of the answer. */
 export function providerFailure(error: unknown): ProviderFailure {
   if (error instanceof IdTokenError) return { kind: 'rejected', reason: error.reason };
   if (error instanceof GateClosedError) return { kind: 'limited', retryAfter: error.remaining / 1000 };
   if (error instanceof CloakroomError) return { kind: 'unreachable', retryAfter: error.retryAfter };
-  const sent = callError(error)?.sent;
-  if (sent !== undefined)
-    return sent ? { kind: 'unknown', answered: false } : { kind: 'unreachable', retryAfter: undefined };
+  const call = callError(error);
+  if (call !== undefined) {
+    return call.sent
+      ? { kind: 'unknown', answered: call.answered }
+      : { kind: 'unreachable', retryAfter: undefined };
+  }
   if (error instanceof ResponseBodyError) {
     return byStatus(error.status, error.error, error.response.headers.get('retry-after'));
   }
   const response = findResponse(error);
   if (response !== undefined && response.status >= 300) {
     return byStatus(response.status, undefined, response.headers.get('retry-after'));
-  }
-  if (error instanceof ClientError && TOKEN_CODES.has(error.code ?? '')) {
-    return { kind: 'rejected', reason: claimName(error) };
   }
   return { kind: 'unknown', answered: true };
 }
@@ -77,15 +70,6 @@ function findResponse(error: unknown): Response | undefined {
     if (current.cause instanceof Response) return current.cause;
   }
   return undefined;
-}
-
-/** The claim a library error is about, as a stable word for the log. */
-function claimName(error: Error): string {
-  for (let current: unknown = error; current instanceof Error; current = current.cause) {
-    const { claim } = (current.cause ?? {}) as { claim?: unknown };
-    if (typeof claim === 'string') return claim;
-  }
-  return 'claims';
 }
 
 /** What a browser is told when the code could not be exchanged, and what the log calls it. */

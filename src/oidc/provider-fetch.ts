@@ -1,13 +1,18 @@
 import { Agent, request, type Dispatcher } from 'undici';
 
-/** The provider's answer never arrived whole. `sent`: whether the request may have reached it. */
+/**
+ * The provider's answer never arrived whole. `sent`: whether the request may have reached it; `answered`: it did answer,
+ * with more than anybody could use.
+ */
 export class ProviderCallError extends Error {
   readonly sent: boolean;
+  readonly answered: boolean;
 
-  constructor(message: string, options: { sent: boolean; cause?: unknown }) {
+  constructor(message: string, options: { sent: boolean; answered?: boolean; cause?: unknown }) {
     super(message, { cause: options.cause });
     this.name = 'ProviderCallError';
     this.sent = options.sent;
+    this.answered = options.answered ?? false;
   }
 }
 
@@ -121,7 +126,9 @@ async function readBody(response: Dispatcher.ResponseData): Promise<ArrayBuffer>
   } catch (error) {
     throw new ProviderCallError("the provider's answer broke off", { sent: true, cause: error });
   }
-  if (size > MAX_BODY) throw new ProviderCallError("the provider's answer is too large", { sent: true });
+  if (size > MAX_BODY) {
+    throw new ProviderCallError("the provider's answer is too large", { sent: true, answered: true });
+  }
   const bytes = Buffer.concat(chunks);
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
 }

@@ -27,10 +27,11 @@ export class ProviderGate {
   readonly #queue: (() => void)[] = [];
 
   /**
-   * @param call resolves to whether the provider is well (`healthy`), and what to hand on
+   * @param call resolves to whether the provider is well (`healthy`; undefined when it was not asked after all), and what
+   *   to hand on
    * @throws {GateClosedError} without calling
    */
-  async run<T extends { healthy: boolean }>(call: () => Promise<T>): Promise<T> {
+  async run<T extends { healthy: boolean | undefined }>(call: () => Promise<T>): Promise<T> {
     this.#refuseWhileClosed();
     if (this.#running >= MAX_PARALLEL) {
       await new Promise<void>((resolve) => {
@@ -41,15 +42,27 @@ export class ProviderGate {
     }
     try {
       this.#refuseWhileClosed();
-      // A pause is over: this call is the probe, the others wait another pause for what it finds.
-      if (this.#failures >= FAILURES_TO_CLOSE) this.#closedUntil = performance.now() + this.#pause;
-      const result = await call();
-      this.#record(result.healthy);
-      return result;
+      return await this.#observe(call);
     } finally {
       const next = this.#queue.shift();
       if (next === undefined) this.#running -= 1;
       else next();
+    }
+  }
+
+  async #observe<T extends { healthy: boolean | undefined }>(call: () => Promise<T>): Promise<T> {
+    // A pause is over: this call is the probe, the others wait another pause for what it finds.
+    const probing = this.#failures >= FAILURES_TO_CLOSE;
+    if (probing) this.#closedUntil = performance.now() + this.#pause;
+    let healthy: boolean | undefined;
+    try {
+      const result = await call();
+      ({ healthy } = result);
+      return result;
+    } finally {
+      if (healthy !== undefined) this.#record(healthy, probing);
+      // It found nothing out: the next one may try.
+      else if (probing) this.#closedUntil = 0;
     }
   }
 
@@ -58,7 +71,7 @@ export class ProviderGate {
     if (remaining > 0) throw new GateClosedError(remaining);
   }
 
-  #record(healthy: boolean): void {
+  #record(healthy: boolean, probing: boolean): void {
     if (healthy) {
       this.#failures = 0;
       this.#closedUntil = 0;
@@ -67,6 +80,8 @@ export class ProviderGate {
     }
     this.#failures += 1;
     if (this.#failures < FAILURES_TO_CLOSE) return;
+    // Calls that were under way when the gate closed bring no news: only a probe that fails makes the pause longer.
+    if (!probing && this.#closedUntil > performance.now()) return;
     this.#closedUntil = performance.now() + this.#pause * (0.75 + Math.random() / 2);
     this.#pause = Math.min(LONGEST_PAUSE, this.#pause * 2);
   }

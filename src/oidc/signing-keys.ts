@@ -1,9 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { importJWK, type CryptoKey, type JWK } from 'jose';
 import { ProviderCallError, type Fetch } from './provider-fetch.js';
 
 type Key = CryptoKey | Uint8Array;
 
-/** Refetches that may follow each other at once, and how long one of them takes to come back (milliseconds). */
+/** Readings that may follow each other at once, and how long one of them takes to come back (milliseconds). */
 const BURST = 10;
 const REFILL = 1000;
 /** Keys older than this are read again before they are trusted further. */
@@ -20,10 +21,11 @@ export class SigningKeys {
   readonly #timeout: number;
   #keys: readonly JWK[] = [];
   #uri = '';
-  #fetchedAt = -Infinity;
+  /** When the reading that brought the keys began. */
+  #asOf = -Infinity;
   #tokens = BURST;
   #refilledAt = performance.now();
-  #loading: Promise<void> | undefined;
+  #reading: Promise<void> | undefined;
   readonly #imported = new WeakMap<JWK, Map<string, Promise<Key>>>();
 
   /** @param timeout milliseconds for one read of the key set */
@@ -43,16 +45,19 @@ export class SigningKeys {
     header: { alg: string; kid?: string },
     verify: (key: Key) => Promise<T>,
   ): Promise<T> {
-    const stale = uri !== this.#uri || performance.now() - this.#fetchedAt > MAX_AGE;
-    if (stale) await this.#refresh(uri);
-    const before = this.#keys;
-    try {
-      return await this.#tryAll(header, verify);
-    } catch (error) {
-      if (stale || !this.#mayRefetch()) throw error;
-      await this.#refresh(uri);
-      if (this.#keys === before) throw error;
-      return this.#tryAll(header, verify);
+    const since = performance.now();
+    const stale = uri !== this.#uri || since - this.#asOf > MAX_AGE;
+    if (stale) await this.#readOnce(uri);
+    for (;;) {
+      const asOf = this.#asOf;
+      try {
+        return await this.#tryAll(header, verify);
+      } catch (error) {
+        // These keys were asked for with the token at hand: no rotation can be hidden behind them.
+        if (asOf >= since) throw error;
+      }
+      // Others may have brought newer keys while these were tried.
+      if (asOf === this.#asOf) await this.#readOnce(uri);
     }
   }
 
@@ -77,26 +82,31 @@ export class SigningKeys {
     return known;
   }
 
-  #mayRefetch(): boolean {
-    const now = performance.now();
-    const earned = Math.floor((now - this.#refilledAt) / REFILL);
-    if (earned > 0) {
-      this.#tokens = Math.min(BURST, this.#tokens + earned);
-      this.#refilledAt = now;
+  /** Joins a reading under way; it may have begun before a rotation, so the caller looks and comes again. */
+  async #readOnce(uri: string): Promise<void> {
+    this.#reading ??= this.#pace()
+      .then(() => this.#read(uri))
+      .finally(() => {
+        this.#reading = undefined;
+      });
+    await this.#reading;
+  }
+
+  /** Tokens that nobody's key fits must not make us a burden to the provider: all that came meanwhile wait together. */
+  async #pace(): Promise<void> {
+    const earned = Math.floor((performance.now() - this.#refilledAt) / REFILL);
+    this.#tokens = Math.min(BURST, this.#tokens + earned);
+    this.#refilledAt += earned * REFILL;
+    if (this.#tokens === 0) {
+      await sleep(this.#refilledAt + REFILL - performance.now());
+      this.#refilledAt += REFILL;
+      this.#tokens = 1;
     }
-    if (this.#tokens === 0) return false;
     this.#tokens -= 1;
-    return true;
   }
 
-  async #refresh(uri: string): Promise<void> {
-    this.#loading ??= this.#load(uri).finally(() => {
-      this.#loading = undefined;
-    });
-    await this.#loading;
-  }
-
-  async #load(uri: string): Promise<void> {
+  async #read(uri: string): Promise<void> {
+    const startedAt = performance.now();
     const response = await this.#fetch(uri, {
       headers: { accept: 'application/json, application/jwk-set+json' },
       signal: AbortSignal.timeout(this.#timeout),
@@ -107,7 +117,7 @@ export class SigningKeys {
     if (!Array.isArray(keys)) throw new ProviderCallError('the key set cannot be read', { sent: true });
     this.#keys = keys.filter((key): key is JWK => typeof key === 'object' && key !== null);
     this.#uri = uri;
-    this.#fetchedAt = performance.now();
+    this.#asOf = startedAt;
   }
 }
 

@@ -3,7 +3,7 @@ import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import { browserResponseHeaders } from './headers.js';
 import type { Route } from './route-table.js';
-import { closedBeforeAnswer } from './upstream-errors.js';
+import { closedBeforeAnswer, UPLOAD_STALLED } from './upstream-errors.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -31,6 +31,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   readonly #forwarding: Forwarding;
   #controller: Dispatcher.DispatchController | undefined;
   #body: PassThrough | undefined;
+  #stalled: NodeJS.Timeout | undefined;
   #retried = false;
   #done = false;
   #clientGone = false;
@@ -45,9 +46,25 @@ class Exchange implements Dispatcher.DispatchHandler {
       // Not the request itself: the client destroys a body it cannot deliver, and the browser's connection with it.
       this.#body = request.pipe(new PassThrough());
       request.once('error', this.#onClientGone);
+      this.#watchUpload(this.#body);
     }
     response.once('close', this.#onClientGone);
     this.#dispatch();
+  }
+
+  /** Nothing else limits a body that stops coming: the server sets no time for it, the client watches only the upstream. */
+  #watchUpload(body: PassThrough): void {
+    const { request, route } = this.#forwarding;
+    const timer = setTimeout(() => {
+      // With bytes waiting to be read it is the upstream that is slow; its own times are for that.
+      if (body.writableNeedDrain) timer.refresh();
+      else this.#fail(Object.assign(new Error('the upload stopped'), { code: UPLOAD_STALLED }));
+    }, route.idle);
+    this.#stalled = timer;
+    request.on('data', this.#onUploadData);
+    request.once('end', () => {
+      clearTimeout(timer);
+    });
   }
 
   #dispatch(): void {
@@ -66,7 +83,7 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    if (this.#clientGone) controller.abort(new Error('the client has gone'));
+    if (this.#done) controller.abort(new Error('the client has gone'));
   }
 
   onRequestUpgrade(controller: Dispatcher.DispatchController): void {
@@ -80,6 +97,8 @@ class Exchange implements Dispatcher.DispatchHandler {
     _headers: unknown,
     statusMessage?: string,
   ): void {
+    // An interim answer, such as 103: the answer itself follows.
+    if (status < 200) return;
     const { response, route, requestId, security } = this.#forwarding;
     const headers = browserResponseHeaders({
       rawHeaders: (controller.rawHeaders ?? []) as (string | Buffer)[],
@@ -106,22 +125,30 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    const { request, response, failed } = this.#forwarding;
+    const { request, response } = this.#forwarding;
     if (this.#clientGone || this.#done) return;
-    if (response.headersSent) {
-      this.#finish();
-      response.destroy();
-      return;
-    }
     const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#body === undefined;
-    if (repeatable && !this.#retried && closedBeforeAnswer(error)) {
+    if (!response.headersSent && repeatable && !this.#retried && closedBeforeAnswer(error)) {
       this.#retried = true;
       this.#dispatch();
       return;
     }
-    this.#finish();
-    failed(error);
+    this.#fail(error);
   }
+
+  #fail(error: Error): void {
+    const { request, response, failed } = this.#forwarding;
+    this.#finish();
+    if (!response.headersSent) failed(error);
+    // Without a length or chunks, as HTTP/1.0 has it, a plain end would pass for the end of the answer.
+    else if (request.httpVersion === '1.0') request.socket.resetAndDestroy();
+    else response.destroy();
+    this.#controller?.abort(error);
+  }
+
+  readonly #onUploadData = (): void => {
+    this.#stalled?.refresh();
+  };
 
   readonly #onDrain = (): void => {
     this.#controller?.resume();
@@ -140,6 +167,8 @@ class Exchange implements Dispatcher.DispatchHandler {
     response.removeListener('close', this.#onClientGone);
     response.removeListener('drain', this.#onDrain);
     if (this.#body === undefined) return;
+    clearTimeout(this.#stalled);
+    request.removeListener('data', this.#onUploadData);
     request.removeListener('error', this.#onClientGone);
     request.unpipe(this.#body);
     this.#body.destroy();

@@ -4,6 +4,7 @@ import { CloakroomError } from '../errors.js';
 import type { Target } from '../http/canonical-path.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { sendProblem } from '../http/problem.js';
+import { awaitsContinue } from '../http/request-check.js';
 import { securityHeaders } from '../http/security-headers.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
@@ -60,14 +61,16 @@ export class Proxy {
     route: Route,
     target: Target,
   ): Promise<void> {
-    if (!METHODS.has(request.method ?? '')) throw new CloakroomError('method-not-allowed');
+    if (!METHODS.has(request.method ?? '')) {
+      throw new CloakroomError('method-not-allowed', { allow: [...METHODS] });
+    }
     checkCsrf(request, this.#config.publicUrl);
     const session = await this.#sessions.find(request.headers.cookie, { slide: true });
     const token = this.#sessions.accessToken(session);
     const accessToken = typeof token === 'string' ? token : await token;
     // The browser may have left while we were asking; nothing must reach the upstream then.
     if (response.destroyed) return;
-    if (request.headers.expect !== undefined) response.writeContinue();
+    if (awaitsContinue(request)) response.writeContinue();
     this.#forward(request, response, route, target, accessToken);
   }
 

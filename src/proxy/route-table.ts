@@ -12,6 +12,8 @@ export interface Route {
   requestAllow: ReadonlySet<string>;
   responseAllow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
+  /** Milliseconds without a byte in either direction. */
+  idle: number;
   agent: Agent;
 }
 
@@ -45,6 +47,7 @@ function toRoute(config: RouteConfig): Route {
     requestAllow: new Set(config.headers.requestAllow.map((name) => name.toLowerCase())),
     responseAllow: new Set(config.headers.responseAllow.map((name) => name.toLowerCase())),
     cookies: new Set(config.cookies),
+    idle,
     agent: new Agent({ connect: { timeout: connect }, headersTimeout: firstByte, bodyTimeout: idle }),
   };
 }

@@ -9,9 +9,13 @@ const INVALID = new Set([
   'ERR_HTTP_INVALID_HEADER_VALUE',
 ]);
 
+/** Our own: the browser stopped sending in the middle of a body. */
+export const UPLOAD_STALLED = 'CLOAKROOM_UPLOAD_STALLED';
+
 /** What a failure between us and an upstream is called towards the browser. Decided by code, never by message. */
 export function upstreamError(error: unknown): CloakroomError {
   const code = String((error as { code?: unknown } | undefined)?.code);
+  if (code === UPLOAD_STALLED) return new CloakroomError('request-timeout', { cause: error });
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
   // The parser's own codes begin with HPE_.
   if (INVALID.has(code) || code.startsWith('HPE_'))

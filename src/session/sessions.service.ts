@@ -146,8 +146,9 @@ export class SessionsService {
 
   /** Ends a session for good; the provider's tokens are revoked as far as that is possible in a bounded time. */
   async end(session: OpenSession, cause: EndCause): Promise<void> {
-    await this.endByHandle(session.handle, cause);
-    await this.#revoke(session);
+    const last = await this.#records.take(session.handle, session.secret);
+    if (last !== undefined) this.#logger.info('session_ended', { handle: session.handle, cause });
+    await this.#revoke(last ?? session);
   }
 
   async endByHandle(handle: string, cause: EndCause): Promise<void> {

@@ -1,4 +1,5 @@
 import { keys } from './keys.js';
+import { ORPHAN_GRACE } from './session-scripts.js';
 import type { Claim, NewSession, OnceKind, Release, Store, StoredSession } from './store.js';
 
 interface MemorySession extends StoredSession {
@@ -104,12 +105,21 @@ export class MemoryStore implements Store {
     session.retryAt = Date.now() + release.backoff;
   }
 
-  async end(handle: string, generation?: number): Promise<boolean> {
+  async end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean> {
     await Promise.resolve();
     const session = this.#live(handle);
-    if (session === undefined || (generation !== undefined && session.generation !== generation))
-      return false;
+    if (session === undefined) return false;
+    if (refused !== undefined) {
+      const { generation, claim } = session;
+      if (generation !== refused.generation || (claim ?? refused).attempt !== refused.attempt) return false;
+    }
     return this.#sessions.delete(handle);
+  }
+
+  async take(handle: string): Promise<StoredSession | undefined> {
+    const session = this.#live(handle);
+    this.#sessions.delete(handle);
+    return Promise.resolve(session);
   }
 
   async putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void> {
@@ -142,6 +152,8 @@ export class MemoryStore implements Store {
       const remaining = session.claim.until - now;
       if (remaining > 0) return { kind: 'held', remaining };
       session.doubtfulSince ??= session.claim.since;
+      session.claim = undefined;
+      session.retryAt = now + ORPHAN_GRACE;
     }
     if (session.retryAt > now && !own) return { kind: 'waiting', remaining: session.retryAt - now };
     session.claim = { attempt, since: now, until: now + duration };

@@ -81,8 +81,12 @@ export class RedisStore implements Store {
     await this.#script('release', handle, attempt, release.backoff, release.doubtful ? '1' : '0');
   }
 
-  async end(handle: string, generation?: number): Promise<boolean> {
-    return (await this.#script('end', handle, generation ?? '')) === 1;
+  async end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean> {
+    return (await this.#script('end', handle, refused?.generation ?? '', refused?.attempt ?? '')) === 1;
+  }
+
+  async take(handle: string): Promise<StoredSession | undefined> {
+    return storedSession((await this.#script('take', handle)) as Reply);
   }
 
   async putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void> {

@@ -67,6 +67,12 @@ export class SessionRecords {
     return stored === undefined ? undefined : this.open(handle, secret, stored);
   }
 
+  /** Ends a session. Returns it with the tokens it had at last: a refresh may have won against what the caller read. */
+  async take(handle: string, secret: Buffer): Promise<OpenSession | undefined> {
+    const stored = await this.store.take(handle);
+    return stored === undefined ? undefined : this.open(handle, secret, stored);
+  }
+
   /** @returns undefined for a record that is not ours, is damaged, or was sealed under a key we no longer accept */
   open(handle: string, secret: Buffer, stored: StoredSession): OpenSession | undefined {
     const { generation, touchedAt, kid, sealed } = stored;

@@ -69,10 +69,12 @@ export interface Store {
   release(handle: string, attempt: string, release: Release): Promise<void>;
   /**
    * Ends a session.
-   * @param generation end it only if it is still at this generation
+   * @param refused end it only if it is still at this generation and no other attempt holds a claim
    * @returns whether a session was there to end
    */
-  end(handle: string, generation?: number): Promise<boolean>;
+  end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean>;
+  /** Ends a session and returns what it was in that very moment. */
+  take(handle: string): Promise<StoredSession | undefined>;
   putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void>;
   /** Takes a record away and returns it; of many callers at once exactly one gets it. */
   takeOnce(kind: OnceKind, id: string): Promise<Buffer | undefined>;

@@ -27,14 +27,16 @@ export type RefreshOutcome =
 
 type Step = RefreshOutcome | { kind: 'held'; remaining: number };
 
-/** Milliseconds a claim outlives the provider's time limit, so that whoever sent still holds it when the answer comes. */
-const CLAIM_MARGIN = 3000;
+/** Milliseconds beyond the provider's time limit after which nobody polls for somebody else's refresh any more. */
+const PATIENCE = 6000;
 /** Milliseconds after which a sender that was paused (a stopped process, a long collection) no longer sends. */
 const SEND_WITHIN = 2000;
 const RETRY_UNKNOWN = 5000;
 const RETRY_UNREACHABLE = 1000;
 const FIRST_POLL = 25;
 const LONGEST_POLL = 100;
+/** Milliseconds between tries to bring something to a store that does not answer. */
+const LONGEST_PAUSE = 250;
 /** Milliseconds a fetched pair of tokens is offered to a store that does not answer. */
 const COMMIT_FOR = 60_000;
 
@@ -73,7 +75,7 @@ export class Refresh {
 
   async #untilDecided(session: OpenSession, provider: OidcClient): Promise<RefreshOutcome> {
     const attempt = randomBytes(12).toString('base64url');
-    const giveUpAt = performance.now() + provider.config.timeout + 2 * CLAIM_MARGIN;
+    const giveUpAt = performance.now() + provider.config.timeout + PATIENCE;
     let poll = FIRST_POLL;
     for (;;) {
       const step = await this.#try(session, provider, attempt);
@@ -101,18 +103,20 @@ export class Refresh {
     session: OpenSession,
     provider: OidcClient,
     attempt: string,
-  ): Promise<{ healthy: boolean; step: Step }> {
+  ): Promise<{ healthy: boolean | undefined; step: Step }> {
     const startedAt = performance.now();
+    // Until the provider was asked, nothing is known about it.
+    const healthy = undefined;
     const claim = await this.#claim(session, provider, attempt);
     switch (claim.kind) {
       case 'gone':
-        return { healthy: true, step: { kind: 'gone' } };
+        return { healthy, step: { kind: 'gone' } };
       case 'superseded':
-        return { healthy: true, step: await this.#newer(session) };
+        return { healthy, step: await this.#newer(session) };
       case 'held':
-        return { healthy: true, step: { kind: 'held', remaining: claim.remaining } };
+        return { healthy, step: { kind: 'held', remaining: claim.remaining } };
       case 'waiting':
-        return { healthy: true, step: { kind: 'unavailable', retryAfter: claim.remaining / 1000 } };
+        return { healthy, step: { kind: 'unavailable', retryAfter: claim.remaining / 1000 } };
       case 'claimed':
         break;
     }
@@ -121,12 +125,12 @@ export class Refresh {
     const refreshToken = current?.contents.tokens.refreshToken;
     if (current === undefined || refreshToken === undefined) {
       await this.#release(session, attempt, { backoff: 0, doubtful: false });
-      return { healthy: true, step: { kind: 'gone' } };
+      return { healthy, step: { kind: 'gone' } };
     }
     const wait = waitInDoubt(current.contents, provider, claim.doubtfulFor);
     if (wait > 0 || performance.now() - startedAt > SEND_WITHIN) {
       await this.#release(session, attempt, { backoff: wait, doubtful: false });
-      return { healthy: true, step: { kind: 'unavailable', retryAfter: Math.max(1, wait / 1000) } };
+      return { healthy, step: { kind: 'unavailable', retryAfter: Math.max(1, wait / 1000) } };
     }
     return this.#send(current, refreshToken, provider, attempt, claim.doubtfulFor !== undefined);
   }
@@ -137,14 +141,34 @@ export class Refresh {
     attempt: string,
   ): ReturnType<SessionRecords['store']['claim']> {
     const { store } = this.#records;
-    const duration = provider.config.timeout + CLAIM_MARGIN;
+    const duration = claimDuration(provider);
     try {
       return await store.claim(session.handle, session.generation, attempt, duration);
     } catch {
       // The reply may be lost although the claim is ours. Asking again under the same name finds out.
       await sleep(LONGEST_POLL);
-      return store.claim(session.handle, session.generation, attempt, duration);
+      return store.claim(session.handle, session.generation, attempt, duration).catch((error: unknown) => {
+        this.#releaseLater(session, attempt, duration);
+        throw error;
+      });
     }
+  }
+
+  /** A claim of which nobody knows whether it stands must not keep the others waiting once the store is back. */
+  #releaseLater(session: OpenSession, attempt: string, within: number): void {
+    const until = performance.now() + within;
+    const again = async (): Promise<void> => {
+      while (performance.now() < until) {
+        await sleep(LONGEST_PAUSE);
+        try {
+          await this.#records.store.release(session.handle, attempt, { backoff: 0, doubtful: false });
+          return;
+        } catch {
+          continue;
+        }
+      }
+    };
+    void again();
   }
 
   async #send(
@@ -233,7 +257,7 @@ export class Refresh {
     const { handle, secret, generation } = session;
     const next = this.#records.seal(secret, handle, generation + 1, contents);
     const until = performance.now() + COMMIT_FOR;
-    for (let pause = FIRST_POLL; ; pause = Math.min(1000, pause * 2)) {
+    for (let pause = FIRST_POLL; ; pause = Math.min(LONGEST_PAUSE, pause * 2)) {
       try {
         const result = await this.#records.store.commit(handle, generation, attempt, next);
         if (result === 'committed') {
@@ -261,8 +285,9 @@ export class Refresh {
     const { handle } = session;
     this.#logger.warn('refresh_failed', { handle, provider: provider.name, reason: failure.kind, error });
     if (failure.kind === 'refused') {
-      // Only if nobody has stored newer tokens meanwhile: then this refusal is about an old one.
-      if (!(await this.#records.store.end(handle, session.generation))) return this.#newer(session);
+      // Only if nobody has stored newer tokens meanwhile, or is about to: then this refusal is about an old one.
+      const refused = { generation: session.generation, attempt };
+      if (!(await this.#records.store.end(handle, refused))) return this.#newer(session);
       return this.#ended(session, doubtful ? 'refresh-lost' : 'refresh-refused');
     }
     if (failure.kind === 'misconfigured') {
@@ -300,6 +325,15 @@ export class Refresh {
       this.#logger.warn('revocation_failed', { provider: provider.name, error });
     });
   }
+}
+
+/**
+ * Milliseconds a claim lasts: longer than it may take from asking for it to writing the result, with the time limits of the
+ * provider and of its keys used up.
+ */
+function claimDuration(provider: OidcClient): number {
+  const { timeout, metadataTimeout } = provider.config;
+  return SEND_WITHIN + timeout + metadataTimeout + 1000;
 }
 
 /**

@@ -17,6 +17,16 @@ function findChromium(): string | undefined {
 /** The browser tests use this one; undefined when the machine has none. */
 export const chromiumPath = findChromium();
 
+export interface ChromiumOptions {
+  /**
+   * Where further names lead: `{ 'app.example.test:443': '127.0.0.1:40123' }`. A pattern may have a `*` and a port;
+   * the first that fits counts.
+   */
+  hosts?: Record<string, string>;
+  /** Take certificates that nobody vouches for. */
+  anyCertificate?: boolean;
+}
+
 export class TestBrowser {
   private readonly forget: () => void;
   /** Requests to hosts that are not this machine; all were blocked. */
@@ -26,8 +36,15 @@ export class TestBrowser {
     this.forget = closeLater(() => this.close());
   }
 
-  static async launch(): Promise<TestBrowser> {
+  static async launch({ hosts = {}, anyCertificate = false }: ChromiumOptions = {}): Promise<TestBrowser> {
     if (chromiumPath === undefined) throw new Error('no Chromium: set CHROMIUM_PATH');
+    // No EXCLUDE for localhost: it would win over a rule of the test for one of its ports.
+    const rules = [
+      ...Object.entries(hosts).map(([name, target]) => `MAP ${name} ${target}`),
+      ...['localhost', '*.localhost'].map((name) => `MAP ${name} 127.0.0.1`),
+      ...['127.0.0.1', '::1'].map((address) => `EXCLUDE ${address}`),
+      'MAP * ~NOTFOUND',
+    ];
     const browser = await chromium.launch({
       executablePath: chromiumPath,
       headless: true,
@@ -40,13 +57,17 @@ export class TestBrowser {
         '--disable-component-update',
         '--disable-sync',
         '--disable-dev-shm-usage',
-        '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1, EXCLUDE ::1',
+        ...(anyCertificate ? ['--ignore-certificate-errors'] : []),
+        `--host-resolver-rules=${rules.join(', ')}`,
       ],
     });
     return new TestBrowser(browser);
   }
 
-  /** A fresh profile: own cookies and storage. */
+  /**
+   * A fresh profile: own cookies and storage. Every request is looked at, which costs Chromium its HTTP cache; a test
+   * that must not interfere takes `browser.newContext()`, where other hosts cannot be resolved either.
+   */
   async context(): Promise<BrowserContext> {
     const context = await this.browser.newContext();
     await context.route('**/*', (route) => {
@@ -73,6 +94,6 @@ export class TestBrowser {
   }
 }
 
-export function launchChromium(): Promise<TestBrowser> {
-  return TestBrowser.launch();
+export function launchChromium(options?: ChromiumOptions): Promise<TestBrowser> {
+  return TestBrowser.launch(options);
 }

@@ -124,6 +124,8 @@ export interface Modes {
   advertisePkce: boolean;
   rotation: Rotation;
   refusal: RefusalShape;
+  /** Whether revoking a refresh token that was used before still ends the grant, or does nothing (RFC 7009 allows both). */
+  revocation: 'family' | 'token';
   accessTokens: 'opaque' | 'jwt';
   /** Seconds an access token is good for, and what `expires_in` says. */
   accessTokenLifetime: number;
@@ -960,7 +962,10 @@ export class FaultProvider {
 
   private revoke(token: string): void {
     const refresh = this.ledger.refreshTokens.get(token);
-    if (refresh !== undefined) this.ledger.revokeFamily(refresh.family, 'endpoint');
+    const spent = refresh?.successor !== undefined;
+    if (refresh !== undefined && !(spent && this.modes.revocation === 'token')) {
+      this.ledger.revokeFamily(refresh.family, 'endpoint');
+    }
     const access = this.ledger.accessTokens.get(token);
     if (access !== undefined) access.revokedAt ??= Date.now();
   }
@@ -989,6 +994,7 @@ function defaultModes(): Modes {
     advertisePkce: true,
     rotation: 'strict',
     refusal: '400',
+    revocation: 'family',
     accessTokens: 'opaque',
     accessTokenLifetime: 300,
     idTokenLifetime: 300,

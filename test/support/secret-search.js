@@ -164,6 +164,8 @@ export function searchFile(index, file, { endpoints = [], ignore = new Set(), li
       const view = buffer.subarray(0, length);
       const origin = position - length;
       scan(index, view, length, (entry, start, end) => {
+        // What lies in the overlap was judged in the block before, with all that stands in front of it.
+        if (end <= kept) return;
         if (ignore.has(entry.kind) || reported.has(origin + end) || findings.length >= limit) return;
         if (isLogoutHint(view, start, end, endpoints)) return;
         reported.add(origin + end);

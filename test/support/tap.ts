@@ -48,7 +48,10 @@ class Recording {
     if (this.fresh === 0) return;
     const bytes = Buffer.concat(this.chunks);
     this.tap.record(this.connection, this.direction, bytes);
-    const seam = bytes.subarray(Math.max(0, bytes.length - SEAM));
+    const cut = Math.max(0, bytes.length - SEAM);
+    // A head that is cut in two could not be told from a body.
+    const head = bytes.lastIndexOf('HTTP/1.1 ', cut);
+    const seam = bytes.subarray(head >= 0 && cut - head < SEAM ? head : cut);
     this.chunks = [Buffer.from(seam)];
     this.held = seam.length;
     this.fresh = 0;
