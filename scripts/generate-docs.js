@@ -103,7 +103,7 @@ read. To rotate one without logging anybody out:
 Each step is a change of the configuration and a rolling restart. In the other order a replica would meet what it cannot
 read yet. Removing a key at once ends exactly the sessions under that key, which is what to do when it has leaked.
 
-A **client secret** is read again from time to time, and at once when the provider no longer accepts it: replace the
+A **client secret** is read at each use: replace the
 file and that is all. When the provider knows only one secret at a time, logins and refreshes that fall between the two
 changes fail and are tried again; sessions stay.
 

@@ -8,7 +8,7 @@ import type { Config } from './config/schema.js';
 import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';
-import { rawProblem, sendProblem } from './http/problem.js';
+import { comesTooLate, rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
 import type { Logger } from './observability/logger.js';
@@ -37,6 +37,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   const { secureCookies: secure, publicUrl } = config;
 
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
+    if (comesTooLate(request)) return;
     try {
       if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
       const target = checkRequest(request, publicUrl);
@@ -83,6 +84,9 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
+  // One spelling of each address: what checks compare, and what the framework routes, must be the same.
+  app.enable('case sensitive routing');
+  app.enable('strict routing');
   app.set('trust proxy', (address: string) => services.trusted.trusts(address));
   const security = securityHeaders(config.secureCookies);
   app.use((request, response, next) => {

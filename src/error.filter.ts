@@ -4,6 +4,7 @@ import { CallbackRefusedError } from './auth/callback-refused.js';
 import { errorPage, PAGE_CSP, type PageLinks } from './auth/pages.js';
 import type { Config } from './config/schema.js';
 import { CloakroomError } from './errors.js';
+import { logRefusal } from './http/log-refusal.js';
 import { problemHeaders, sendProblem } from './http/problem.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
@@ -27,9 +28,9 @@ export class ErrorFilter implements ExceptionFilter {
     const request = http.getRequest<Request>();
     const response = http.getResponse<Response>();
     const error = toCloakroomError(thrown);
-    this.log(request, error);
     const clearing = error.clearSession ? this.cookie.clearing() : [];
     const isPage = PAGES.test(request.path) && (request.method === 'GET' || request.path !== '/auth/logout');
+    logRefusal(this.logger, request, error, isPage);
     if (isPage && !response.headersSent) this.sendPage(request, response, error);
     else sendProblem(request, response, error, { secure: this.config.secureCookies, clearing });
   }
@@ -41,14 +42,6 @@ export class ErrorFilter implements ExceptionFilter {
       .status(error.status)
       .type('html')
       .send(errorPage(error, requestId(request), links(error)));
-  }
-
-  private log(request: Request, error: CloakroomError): void {
-    const fields = { problem: error.code, request: requestId(request), error: error.cause };
-    if (error.code === 'internal') this.logger.error('request_failed', fields);
-    else if (error.code === 'csrf')
-      this.logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
-    else if (error.status >= 500) this.logger.warn('request_failed', fields);
   }
 }
 

@@ -11,7 +11,8 @@ let provider: FaultProvider;
 const draw = random('key rotation');
 
 beforeAll(async () => {
-  provider = await startProvider();
+  // Keys of elliptic curves are made in no time.
+  provider = await startProvider({ alg: 'ES256' });
   room = await startCloakroom({ provider });
   await Promise.all([room.signedIn({ replica: 0 }), room.signedIn({ replica: 1 })]);
 });
@@ -76,7 +77,7 @@ test('A-044 keys rotate each second for a while: every login succeeds at the fir
       await sleep(draw.int(20, 120));
     }
   });
-  for (let rotation = 0; rotation < 12; rotation += 1) {
+  for (let rotation = 0; rotation < 10; rotation += 1) {
     // The old key stays published: a token signed a moment before the rotation must still be read.
     await provider.rotateKeys({ reuseKid: false });
     for (const old of provider.keys.slice(0, -2)) old.published = false;

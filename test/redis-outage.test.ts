@@ -146,10 +146,11 @@ describe('B-03 Redis slow', () => {
     const stream = await client.open('/api/sse/20/100');
     const upload = client.api('/api/slow-read/100', { method: 'POST', body: Buffer.alloc(300_000) });
     await stream.until('\n\n');
+    await eventually(() => c.upstream.last?.method === 'POST', { what: 'the upload to begin' });
     wire.delay(2000);
     for (let i = 0; i < 3; i += 1) expectStoreUnavailable(await call(client));
-    const events = await stream.until('data: 19');
-    expect(events).toContain('data: 10');
+    const events = await stream.until('"n":20');
+    expect(events).toContain('"n":10');
     expect((await upload).status).toBe(200);
     await wire.heal();
     await servedAgain(client);
@@ -260,7 +261,7 @@ describe('B-05 a reply lost after Redis executed the command', () => {
       return next.post.status === 503 ? undefined : next;
     });
     expect(again.post.status).toBe(200);
-    expect((await client.api('/api/x', { cookie })).status).toBe(401);
+    await eventually(async () => (await client.api('/api/x', { cookie })).status === 401);
   });
 
   test('of the record at login: 503 without a cookie, and what was written has an end', async () => {
@@ -286,7 +287,7 @@ describe('B-05 a reply lost after Redis executed the command', () => {
     });
     expect(again.status).toBe(400);
     expect(provider.ledger.count('token')).toBe(0);
-    expect((await client.login()).status).toBe(303);
+    await eventually(async () => (await client.login()).status === 303, { what: 'a login' });
   });
 });
 

@@ -3,6 +3,7 @@ import type { Request, Response } from 'express';
 import { CloakroomError } from '../errors.js';
 import { CallbackService } from './callback.service.js';
 import { readForm } from './form.js';
+import { refuseHead } from './navigation.js';
 import { rawQuery } from './query.js';
 
 /** `GET /auth/callback` and, where a provider answers by form_post, `POST` */
@@ -44,10 +45,11 @@ export class CallbackController {
     name: string | undefined,
     mode: 'query' | 'form_post',
   ): Promise<void> {
+    refuseHead(request);
     const provider = this.callback.provider(name);
     if (provider === undefined) throw new CloakroomError('not-found');
     if (mode === 'form_post' && provider.config.responseMode !== 'form_post') {
-      throw new CloakroomError('method-not-allowed', { allow: ['GET', 'HEAD'] });
+      throw new CloakroomError('method-not-allowed', { allow: ['GET'] });
     }
     const parameters = mode === 'form_post' ? await readForm(request) : rawQuery(request);
     const { location, cookies } = await this.callback.finish(request, response, provider, parameters, mode);

@@ -25,6 +25,12 @@ const MAX_OPEN = 5;
 const STATE = /^[A-Za-z0-9_-]{43}$/;
 const VALUE = /^([0-9a-z]{8,9})\.([A-Za-z0-9_-]{43})$/;
 
+/** A provider that answers by form_post makes the browser send a cross-site POST, where Lax cookies stay at home. */
+export function loginSameSite(config: Config): 'None' | 'Lax' {
+  const posts = config.providers.some((provider) => provider.responseMode === 'form_post');
+  return posts && config.secureCookies ? 'None' : 'Lax';
+}
+
 /**
  * Logins under way: several tabs at once, each used once. One half of an attempt travels with the browser as a cookie of
  * its own, the other through the provider as `state`; only both together find and open the record.
@@ -37,10 +43,7 @@ export class LoginAttempts {
   constructor(config: Config, records: OnceRecords) {
     this.#records = records;
     this.#prefix = cookieNames(config.secureCookies).loginPrefix;
-    // A provider that answers by form_post makes the browser send a cross-site POST, where Lax cookies stay at home.
-    const posts = config.providers.some((provider) => provider.responseMode === 'form_post');
-    const sameSite = posts && config.secureCookies ? 'None' : 'Lax';
-    this.#flags = { secure: config.secureCookies, sameSite } as const;
+    this.#flags = { secure: config.secureCookies, sameSite: loginSameSite(config) };
   }
 
   /**

@@ -4,6 +4,7 @@ import type { Config } from '../config/schema.js';
 import { CONFIG } from '../config/token.js';
 import { checkCsrf } from '../session/csrf.js';
 import { LogoutService } from './logout.service.js';
+import { refuseHead } from './navigation.js';
 import { rawQuery } from './query.js';
 
 /** `POST /auth/logout` for scripts, `GET /auth/logout` for navigations and for the way back from the provider */
@@ -27,6 +28,7 @@ export class LogoutController {
 
   @Get('logout')
   async byNavigation(@Req() request: Request, @Res() response: Response): Promise<void> {
+    refuseHead(request);
     const { location, cookies } = await this.logout.navigate(request, rawQuery(request));
     for (const cookie of cookies) response.append('Set-Cookie', cookie);
     response.set('Cache-Control', 'no-store').status(303).location(location).end();

@@ -89,7 +89,12 @@ export class LogoutService {
   async #endByToken(request: Request, token: string, wanted: string | undefined): Promise<Answer> {
     const returnTo = safeReturnTo(wanted, this.#config.publicUrl);
     const session = await this.#sessions.findIfAny(request.headers.cookie, { slide: false });
-    if (session === undefined) return { location: returnTo, cookies: this.#cookie.clearing() };
+    if (session === undefined) {
+      // Another site's link arrives without the Strict cookie: nobody may be signed out by it, so only a dead cookie that
+      // did come along is taken away.
+      const came = cookieValues(request.headers.cookie, this.#cookie.names.session).length > 0;
+      return { location: returnTo, cookies: came ? this.#cookie.clearing() : [] };
+    }
     if (this.#cookie.unsign(TOKEN, token) !== session.handle) {
       throw new CloakroomError('csrf', { public: { reason: 'logout-token' } });
     }

@@ -2,6 +2,14 @@ import type { IncomingMessage } from 'node:http';
 import { CloakroomError } from '../errors.js';
 
 /**
+ * The framework serves HEAD wherever it serves GET; where GET changes something, a link checker must not.
+ * @throws {CloakroomError} `method-not-allowed`
+ */
+export function refuseHead(request: IncomingMessage): void {
+  if (request.method === 'HEAD') throw new CloakroomError('method-not-allowed', { allow: ['GET'] });
+}
+
+/**
  * Lets only a top-level navigation through: a login that an image, a frame, a script or a prefetch starts is nobody's
  * wish. Browsers that send no fetch metadata are let through.
  *
@@ -10,6 +18,7 @@ import { CloakroomError } from '../errors.js';
  */
 export function requireNavigation(request: IncomingMessage): void {
   const { headers } = request;
+  refuseHead(request);
   const purpose = [headers['sec-purpose'], headers['purpose'], headers['x-moz']].join(' ').toLowerCase();
   if (purpose.includes('prefetch') || purpose.includes('prerender')) {
     throw new CloakroomError('login-refused', { public: { reason: 'prefetch' } });

@@ -1,3 +1,5 @@
+import { canonicalTarget } from '../http/canonical-path.js';
+
 const MAX_LENGTH = 2048;
 // eslint-disable-next-line no-control-regex
 const FORBIDDEN = /[\x00-\x20\\\x7f]/;
@@ -16,7 +18,8 @@ export function safeReturnTo(value: string | undefined, publicOrigin: string): s
   const url = new URL(value, publicOrigin);
   // `/.//evil.example` becomes `//evil.example`: the path alone would name another host.
   if (url.origin !== publicOrigin || url.pathname.startsWith('//')) return '/';
-  // Back to one of our own endpoints would be a loop, or a logout.
-  if (url.pathname === '/auth' || url.pathname.startsWith('/auth/')) return '/';
+  // Back to one of our own endpoints, however it is spelled, would be a loop or a logout.
+  const target = canonicalTarget(url.pathname + url.search);
+  if (typeof target === 'string' || target.path === '/auth' || target.path.startsWith('/auth/')) return '/';
   return url.pathname + url.search + url.hash;
 }

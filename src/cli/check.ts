@@ -1,6 +1,7 @@
 import { formatDuration } from '../config/duration.js';
 import type { Config, ProviderConfig } from '../config/schema.js';
 import { callbackPath } from '../oidc/providers.js';
+import { loginSameSite } from '../auth/login-attempts.js';
 import { cookieNames } from '../session/cookie-names.js';
 import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
 
@@ -67,7 +68,8 @@ export async function check(config: Config): Promise<number> {
   return report.end();
 }
 
-function cookieRows({ secureCookies, session }: Config): Row[] {
+function cookieRows(config: Config): Row[] {
+  const { secureCookies, session } = config;
   const names = cookieNames(secureCookies);
   const flags = (sameSite: string) =>
     `HttpOnly; Path=/; SameSite=${sameSite}${secureCookies ? '; Secure' : ''}`;
@@ -75,7 +77,7 @@ function cookieRows({ secureCookies, session }: Config): Row[] {
   return [
     [names.session, flags(own), 'the session'],
     [names.last, flags('Lax'), "signed handle of the browser's session, for its next login"],
-    [`${names.loginPrefix}*`, flags('Lax'), 'one login under way'],
+    [`${names.loginPrefix}*`, flags(loginSameSite(config)), 'one login under way'],
     [names.logout, flags('Lax'), 'one logout under way'],
     [names.silent, flags('Lax'), 'mark: a silent login was tried'],
     [names.restart, flags('Lax'), 'mark: a login was restarted'],

@@ -26,7 +26,7 @@ options
   -h, --help            print this text
 
 exit codes
-  0 all right   64 wrong usage   70 failure of the program   78 faults in the configuration
+  0 all right   1 the address is taken   64 wrong usage   70 failure of the program   78 faults in the configuration
 `;
 
 interface Command {

@@ -1,10 +1,10 @@
-import { Redis } from 'ioredis';
 import { Agent, request } from 'undici';
 import { formatDuration } from '../config/duration.js';
 import type { Config, ProviderConfig, RouteConfig } from '../config/schema.js';
 import { Logger } from '../observability/logger.js';
 import { OidcClient } from '../oidc/oidc-client.js';
 import { providerFetch } from '../oidc/provider-fetch.js';
+import { probeRedis } from '../store/redis-probe.js';
 
 /** Whether what the configuration points at is there. One attempt each, within the configured time limits. */
 
@@ -109,37 +109,15 @@ export async function probeStore(store: Config['store']): Promise<Finding[]> {
   if (store.kind === 'memory')
     return [note('memory: sessions end with the process, and there can be one process only')];
   const place = redisPlace(store.url);
-  const redis = new Redis(store.url, {
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    retryStrategy: () => null,
-    disconnectTimeout: 50,
-    connectTimeout: store.connectTimeout,
-    commandTimeout: store.commandTimeout,
-  });
-  let failure: unknown;
-  redis.on('error', (error: Error) => {
-    failure ??= error;
-  });
   const began = performance.now();
-  const patience = store.connectTimeout + store.commandTimeout;
   try {
-    // A peer may accept and then stay silent, for which the client has no limit of its own.
-    await within(patience, redis.connect());
-    await redis.ping();
-    const findings = [ok(`Redis at ${place} answered PING in ${since(began)}`)];
-    const info = await redis.info().catch(() => '');
-    const field = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1];
-    const version = field('redis_version');
-    findings.push(judgeVersion(version));
-    if (field('role') === 'slave') findings.push(fault('this Redis is a replica, which takes no writes'));
-    findings.push(evictionOf(field('maxmemory_policy'), field('maxmemory')));
+    const { version, role, eviction, limit } = await probeRedis(store);
+    const findings = [ok(`Redis at ${place} answered PING in ${since(began)}`), judgeVersion(version)];
+    if (role === 'slave') findings.push(fault('this Redis is a replica, which takes no writes'));
+    findings.push(evictionOf(eviction, limit));
     return findings;
   } catch (error) {
-    return [fault(`Redis at ${place}: ${describe(failure ?? error)}`)];
-  } finally {
-    redis.disconnect();
+    return [fault(`Redis at ${place}: ${describe(error)}`)];
   }
 }
 
@@ -181,20 +159,6 @@ export async function probeUpstream(route: RouteConfig): Promise<Finding> {
     return fault(describe(error));
   } finally {
     await agent.destroy();
-  }
-}
-
-async function within<T>(milliseconds: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`no answer within ${formatDuration(milliseconds)}`));
-    }, milliseconds);
-  });
-  try {
-    return await Promise.race([work, limit]);
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -37,7 +37,8 @@ describe('the client address', () => {
 describe('https is believed', () => {
   test.each([
     ['127.0.0.1', 'https', true],
-    ['127.0.0.1', 'http, HTTPS', true],
+    ['127.0.0.1', 'https, HTTPS', true],
+    ['127.0.0.1', 'http, https', false],
     ['127.0.0.1', 'https, http', false],
     ['127.0.0.1', 'http', false],
     ['127.0.0.1', '', false],

@@ -36,12 +36,12 @@ export class TrustedProxies {
     return address;
   }
 
-  /** True when a peer we trust says that the browser used https. */
+  /** True when a peer we trust says that https was used all the way from the browser. */
   saysHttps(request: IncomingMessage): boolean {
     if (!this.trusts(request.socket.remoteAddress ?? '')) return false;
     const value = request.headers['x-forwarded-proto'];
-    const last = (Array.isArray(value) ? value.join(',') : (value ?? '')).split(',').pop();
-    return last?.trim().toLowerCase() === 'https';
+    const hops = (Array.isArray(value) ? value.join(',') : (value ?? '')).split(',');
+    return hops.every((hop) => hop.trim().toLowerCase() === 'https');
   }
 }
 

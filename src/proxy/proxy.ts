@@ -3,6 +3,7 @@ import type { Config } from '../config/schema.js';
 import { CloakroomError } from '../errors.js';
 import type { Target } from '../http/canonical-path.js';
 import type { TrustedProxies } from '../http/client-address.js';
+import { logRefusal } from '../http/log-refusal.js';
 import { sendProblem } from '../http/problem.js';
 import { awaitsContinue } from '../http/request-check.js';
 import { securityHeaders } from '../http/security-headers.js';
@@ -110,11 +111,7 @@ export class Proxy {
 
   #refuse(request: IncomingMessage, response: ServerResponse, reason: unknown): void {
     const error = CloakroomError.from(reason);
-    const fields = { problem: error.code, request: requestId(request), error: error.cause };
-    if (error.code === 'internal') this.#logger.error('request_failed', fields);
-    else if (error.code === 'csrf')
-      this.#logger.info('csrf_rejected', { ...fields, reason: error.public.reason });
-    else if (error.status >= 500) this.#logger.warn('request_failed', fields);
+    logRefusal(this.#logger, request, error, false);
     sendProblem(request, response, error, {
       secure: this.#config.secureCookies,
       clearing: error.clearSession ? this.#cookie.clearing() : [],

@@ -30,7 +30,7 @@ export class SessionsService {
   readonly #logger: Logger;
   readonly #touchEvery: number;
   /** Sessions this process touched or tried to touch a moment ago. */
-  readonly #touching = new Recent<true>(1000, 50_000);
+  readonly #touching: Recent<true>;
 
   constructor(parts: {
     config: Config;
@@ -49,6 +49,8 @@ export class SessionsService {
     this.#providers = parts.providers;
     this.#logger = parts.logger;
     this.#touchEvery = Math.min(TOUCH_EVERY, parts.config.session.idle / 10);
+    // Remembered for up to twice this long: shorter than the time to the next touch, or a session in use would run out.
+    this.#touching = new Recent(Math.min(1000, this.#touchEvery / 2), 50_000);
   }
 
   /**

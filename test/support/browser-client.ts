@@ -446,6 +446,8 @@ export class BrowserClient {
           }, timeout);
           stream.on('data', more);
           stream.once('close', ended);
+          // A stream that was paused on purpose does not go on for a listener alone.
+          stream.resume();
         }),
     };
   }

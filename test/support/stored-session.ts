@@ -64,10 +64,9 @@ export class StoredSession {
   }
 }
 
-/** What `dropNextReply` looks for to catch one of our scripts and no other. */
+/** What `dropNextReply` looks for to catch one of our scripts and no other: the client library sends it whole or by hash. */
 export function scriptCall(name: keyof typeof sessionScripts): RegExp {
-  return new RegExp(
-    `evalsha\r\n\\$40\r\n${createHash('sha1').update(sessionScripts[name]).digest('hex')}`,
-    'i',
-  );
+  const lua = sessionScripts[name];
+  const text = lua.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+  return new RegExp(`${createHash('sha1').update(lua).digest('hex')}|${text}`);
 }

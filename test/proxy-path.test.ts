@@ -1,0 +1,292 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import type { BrowserClient } from './support/browser-client.js';
+import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
+import { expectLeftClean } from './support/left-clean.js';
+import { random } from './support/random.js';
+import { sendRaw, type RawResponse } from './support/raw.js';
+import { scriptRequest, type ScriptRequest } from './support/script-request.js';
+import { startRawUpstream, startSink, type RawUpstream, type Sink } from './support/upstream.js';
+
+let c: Cloakroom;
+let upstream: RawUpstream;
+let admin: RawUpstream;
+let sink: Sink;
+let client: BrowserClient;
+
+beforeAll(async () => {
+  upstream = await startRawUpstream();
+  admin = await startRawUpstream();
+  sink = await startSink();
+  c = await startCloakroom({
+    upstream,
+    replicas: 2,
+    config: {
+      routes: [
+        { path: '/api/', upstream: upstream.url },
+        { path: '/svc/', upstream: `${upstream.url}/inner/` },
+        { path: '/api/admin/', upstream: admin.url },
+      ],
+    },
+  });
+  client = await c.signedIn();
+});
+
+afterAll(async () => {
+  await expectLeftClean(c);
+});
+
+beforeEach(() => {
+  upstream.clear();
+  admin.clear();
+});
+
+async function send(request: ScriptRequest): Promise<{ answer: RawResponse | undefined; end: string }> {
+  const { responses, end } = await sendRaw(c.next().clientPort, scriptRequest(client, request), {
+    answers: 1,
+    timeout: 5000,
+  });
+  return { answer: responses[0], end };
+}
+
+/** What the upstream's request line says, byte for byte. */
+const seen = (): string[] => upstream.requests.map(({ requestLine }) => requestLine);
+
+describe('A-080 what reaches the upstream is exactly what was authorised', () => {
+  test.each([
+    ['/api/x', '/api/x'],
+    ['/api/', '/api/'],
+    ['/api/x/', '/api/x/'],
+    ['/api/x?next=/../admin/%2e%2e&u=//evil', '/api/x?next=/../admin/%2e%2e&u=//evil'],
+    ['/api/x?', '/api/x?'],
+    ['/api/%61%62', '/api/ab'],
+    ['/%61pi/x', '/api/x'],
+    ['/api/a%20b', '/api/a%20b'],
+    ['/api/%e2%82%ac', '/api/%E2%82%AC'],
+    ['/api/x;v=1;w/y', '/api/x;v=1;w/y'],
+    ['/api/...', '/api/...'],
+    ['/api/.hidden/..x', '/api/.hidden/..x'],
+    ['/api/100%25', '/api/100%25'],
+    ['/api/@evil/', '/api/@evil/'],
+    ['/api/http:x', '/api/http:x'],
+    ['/svc/x?y', '/inner/x?y'],
+    ['/svc/', '/inner/'],
+  ])('A-080 %s arrives as %s', async (target, arrives) => {
+    const { answer } = await send({ target });
+    expect(answer?.status).toBe(200);
+    expect(seen()).toEqual([`GET ${arrives} HTTP/1.1`]);
+  });
+
+  test('A-080 escapes, dot segments and what upstreams may read as one are refused: 400, closed, nothing sent', async () => {
+    const dots = [
+      '..',
+      '.',
+      '%2e%2e',
+      '%2E%2E',
+      '.%2e',
+      '%2e.',
+      '%2e',
+      '..;',
+      '.;x',
+      '..;a=b',
+      '%2e%2e;',
+      '..%3b',
+    ];
+    const ends = ['', '/', '/admin', '/x/y?z', '//'];
+    const targets = dots.flatMap((dot) => ends.map((end) => `/api/${dot}${end}`));
+    targets.push(...dots.map((dot) => `/api/x/${dot}/y`), ...dots.map((dot) => `/svc/${dot}/admin`));
+    const characters = ['%2f', '%2F', '%5c', '%5C', '%00', '%0a', '%0D', '%09', '%7f', '%1b', '\\', '\\..\\'];
+    targets.push(
+      ...characters.flatMap((one) => [`/api/${one}x`, `/api/..${one}x`, `/api/x${one}`, `/api/x/${one}/..`]),
+    );
+    const doubled = [
+      '%252e',
+      '%252e%252e',
+      '%252f',
+      '%255c',
+      '%2500',
+      '%25%32%65',
+      '%25252e',
+      '%%32%65',
+      '%252E%252E',
+    ];
+    targets.push(...doubled.flatMap((one) => [`/api/${one}/x`, `/api/x${one}y`]));
+    const broken = [
+      '%',
+      '%2',
+      '%zz',
+      '%%',
+      '%%0000',
+      '%u002e',
+      '%x41',
+      '%c0%af',
+      '%c0%ae',
+      '%e0%80%af',
+      '%c1%9c',
+    ];
+    targets.push(
+      ...broken.flatMap((one) => [`/api/${one}`, `/api/x${one}/y`]),
+      '/api/%fe',
+      '/api/%f0%80%80%af',
+    );
+    targets.push(
+      '/api/\u00e9',
+      '/api/\u00c0\u00af',
+      '/api/<script>',
+      '/api/"',
+      '/api/{x}',
+      '/api/a|b',
+      '/api/^',
+    );
+    targets.push(
+      '/api/x#y',
+      '/api/#/../admin',
+      '/api/x?a#b',
+      '/%2e%2e/api/x',
+      '/x/../api/y',
+      '/./api/x',
+      '/api/.',
+    );
+    expect(new Set(targets).size).toBeGreaterThan(170);
+    for (const target of targets) {
+      const { responses, end } = await sendRaw(c.next().clientPort, scriptRequest(client, { target }), {
+        timeout: 5000,
+      });
+      expect([target, responses.map(({ status }) => status), end]).toEqual([target, [400], 'closed']);
+    }
+    expect(upstream.connections.flatMap(({ requests }) => requests)).toEqual([]);
+    expect(upstream.received.length + admin.received.length).toBe(0);
+  });
+
+  test('A-080 a path of 8 KiB passes whole, a longer one is 414', async () => {
+    const target = `/api/${'x'.repeat(8187)}`;
+    expect((await send({ target })).answer?.status).toBe(200);
+    expect(seen()).toEqual([`GET ${target} HTTP/1.1`]);
+    expect((await send({ target: `${target}y` })).answer?.status).toBe(414);
+    expect(seen()).toHaveLength(1);
+  });
+
+  test('A-080 random paths: refused, or at the upstream under a prefix of ours and free of anything ambiguous', async () => {
+    const draw = random('paths');
+    const pieces = [
+      '.',
+      '..',
+      '/',
+      '//',
+      '%2e',
+      '%2F',
+      '%5c',
+      '\\',
+      ';',
+      '%00',
+      '%25',
+      '2e',
+      'x',
+      'admin',
+      '%',
+      '~',
+      '%C3%A9',
+    ];
+    pieces.push('?', '#', '@', ':', '%7E', '%41', 'é', '%3b', '*', '+', ' %', 'api');
+    for (let round = 0; round < 1500; round += 1) {
+      const tail = Array.from({ length: draw.int(1, 7) }, () => draw.pick(pieces))
+        .join('')
+        .replaceAll(' ', '');
+      const { answer } = await send({ target: draw.pick(['/api/', '/svc/', '/api', '/']) + tail });
+      expect([200, 400, 401, 403, 404]).toContain(answer?.status);
+    }
+    for (const { target } of [...upstream.requests, ...admin.requests]) {
+      const path = target.split('?')[0] ?? '';
+      expect(path).toMatch(/^\/(api|inner)\//);
+      expect(path).not.toMatch(/\/\.{1,2}(;|\/|$)|\/\/|\\|%2[EeFf]|%5[Cc]|%0|#|%25[0-9A-Fa-f]{2}/);
+    }
+    expect(upstream.requests.length).toBeGreaterThan(50);
+  });
+});
+
+describe('A-081 the border of a prefix', () => {
+  test.each([
+    ['/api', 404],
+    ['/apiadmin', 404],
+    ['/api;x', 404],
+    ['/api;x/y', 404],
+    ['/API/x', 404],
+    ['/Api/x', 404],
+    ['/api.', 404],
+    ['/api%20/x', 404],
+    ['/api?x', 404],
+    ['/api%2fx', 400],
+    ['//api/x', 400],
+    ['/api//x', 400],
+    ['/api//evil.example/x', 400],
+    ['/api/x//', 400],
+    ['///', 400],
+    ['//evil.example/api/x', 400],
+  ])('A-081 %s is not /api/: %d', async (target, status) => {
+    expect((await send({ target })).answer?.status).toBe(status);
+    expect(upstream.received.length).toBe(0);
+  });
+
+  test('A-081 query and fragment choose no route, the longest prefix wins', async () => {
+    expect((await send({ target: '/nowhere?/api/x' })).answer?.status).toBe(404);
+    expect((await send({ target: '/auth/me?path=/api/x' })).answer?.status).toBe(200);
+    expect(upstream.received.length).toBe(0);
+    expect((await send({ target: '/api/admin/x' })).answer?.status).toBe(200);
+    expect((await send({ target: '/api/adminx' })).answer?.status).toBe(200);
+    expect((await send({ target: '/api/%61dmin/x' })).answer?.status).toBe(200);
+    expect(admin.requests.map(({ target }) => target)).toEqual(['/api/admin/x', '/api/admin/x']);
+    expect(seen()).toEqual(['GET /api/adminx HTTP/1.1']);
+  });
+});
+
+describe('A-082 the upstream host never depends on the request', () => {
+  const own = (): string => new URL(upstream.url).host;
+
+  test('A-082 a foreign Host, or the absolute form of our own origin, goes to the same upstream', async () => {
+    for (const host of ['evil.example', `127.0.0.1:${sink.port}`, 'localhost', '[::1]:80']) {
+      const { answer } = await send({ without: ['host'], first: [`Host: ${host}`] });
+      expect(answer?.status).toBe(200);
+    }
+    expect((await send({ target: 'https://app.example.test/api/x' })).answer?.status).toBe(200);
+    expect((await send({ version: 'HTTP/1.0', without: ['host'] })).answer?.status).toBe(200);
+    expect(upstream.requests).toHaveLength(6);
+    for (const request of upstream.requests) {
+      expect(request.requestLine).toBe('GET /api/x HTTP/1.1');
+      expect(request.headers.filter(([name]) => /^host$/i.test(name))).toEqual([[expect.any(String), own()]]);
+      expect(request.header('x-forwarded-host')).toBe('app.example.test');
+    }
+    expect(sink.connections).toBe(0);
+  });
+
+  test.each<[string, ScriptRequest]>([
+    ['two Hosts', { headers: ['Host: evil.example'] }],
+    ['two equal Hosts', { headers: ['Host: app.example.test'] }],
+    ['no Host', { without: ['host'] }],
+    ['an empty Host', { without: ['host'], first: ['Host:'] }],
+    ['a Host with a path', { without: ['host'], first: ['Host: app.example.test/x'] }],
+    ['a Host with userinfo', { without: ['host'], first: ['Host: a@app.example.test'] }],
+    ['a Host that is a list', { without: ['host'], first: ['Host: app.example.test, evil.example'] }],
+    ['a Host with a space', { without: ['host'], first: ['Host: app.example.test evil'] }],
+    ['absolute form, foreign', { target: 'http://evil.example/api/x' }],
+    ['absolute form, foreign port', { target: 'https://app.example.test:444/api/x' }],
+    ['absolute form, look-alike', { target: 'https://app.example.test.evil.example/api/x' }],
+    ['absolute form, userinfo', { target: 'https://app.example.test@evil.example/api/x' }],
+    ['absolute form, other scheme', { target: 'http://app.example.test/api/x' }],
+    ['absolute form without a path', { target: 'https://app.example.test' }],
+    ['absolute form with dots', { target: 'https://app.example.test/api/../x' }],
+    ['authority form', { target: 'app.example.test:443' }],
+    ['a path without a slash', { target: 'api/x' }],
+    ['userinfo before the path', { target: '@evil.example/api/x' }],
+    ['a fragment', { target: '/api/x#@evil.example' }],
+    ['an asterisk', { method: 'OPTIONS', target: '*' }],
+    ['CONNECT', { method: 'CONNECT', target: 'evil.example:443' }],
+    ['CONNECT to a path', { method: 'CONNECT', target: '/api/x' }],
+  ])('A-082 %s: 400 and closed', async (_what, request) => {
+    const { responses, end } = await sendRaw(c.next().clientPort, scriptRequest(client, request), {
+      timeout: 5000,
+    });
+    expect(responses.map(({ status }) => status)).toEqual([400]);
+    expect(end).toBe('closed');
+    expect(upstream.received.length).toBe(0);
+    expect(sink.connections).toBe(0);
+  });
+});
