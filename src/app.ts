@@ -8,7 +8,8 @@ import type { Config } from './config/schema.js';
 import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';
-import { comesTooLate, rawProblem, sendProblem } from './http/problem.js';
+import { closeAfter, comesTooLate } from './http/closing.js';
+import { rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
 import type { Logger } from './observability/logger.js';
@@ -41,6 +42,8 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
     try {
       if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
       const target = checkRequest(request, publicUrl);
+      // Node serves such a request in HTTP/1.1, as it should, but loses what came in one packet with it.
+      if (request.headers.upgrade !== undefined) closeAfter(request, response);
       if (services.health.draining) response.setHeader('connection', 'close');
       const route = services.proxy.routes.match(target.path);
       if (route !== undefined) {
@@ -62,6 +65,8 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
     requestTimeout: 0,
     keepAliveTimeout: KEEP_ALIVE,
     noDelay: true,
+    // Checked with the rest, and answered as the rest is.
+    requireHostHeader: false,
   });
   // Node would drop lines past its own limit without a word, and with them perhaps the one that matters.
   server.maxHeadersCount = 0;

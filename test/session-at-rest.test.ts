@@ -19,9 +19,10 @@ let c: Cloakroom;
 let provider: FaultProvider;
 /** Everything Redis was ever asked to do. */
 const commands: string[] = [];
+let closeMonitor = (): void => undefined;
 
 beforeAll(async () => {
-  redis = await startRedis({ appendonly: true });
+  redis = await startRedis({ appendonly: true, args: ['--rdbcompression', 'no'] });
   const monitor = await redis.client.monitor();
   monitor.on('monitor', (_time: string, args: string[]) => commands.push(args.join(' ')));
   c = await startCloakroom({
@@ -30,13 +31,10 @@ beforeAll(async () => {
     config: { store: { redis: { commandTimeout: '2s' } } },
   });
   provider = c.provider;
-  await redis.client.config('RESETSTAT');
   closeMonitor = () => {
     monitor.disconnect();
   };
 });
-
-let closeMonitor = (): void => undefined;
 
 beforeEach(() => {
   loginsLast(provider, 300);
@@ -264,10 +262,9 @@ test('A-056 a dump, the append-only file and everything Redis was told hold no t
   expect(commands.length).toBeGreaterThan(1000);
   // What is looked for is there to be found: the handles are.
   const stored = new StoredSession(c, clients[0] as BrowserClient);
-  expect(haystacks.every((text) => text.includes('session'))).toBe(true);
-  expect(haystacks.filter((text) => text.includes(stored.handle)).length).toBeGreaterThan(1);
+  expect(haystacks.filter((text) => text.includes(stored.handle)).length).toBeGreaterThan(2);
 
-  const words = new Set<string>(['of-the-dump', 'mail.example.test', '203.0.113.77', '127.0.0.1:']);
+  const words = new Set<string>(['of-the-dump', 'mail.example.test', '203.0.113.77']);
   for (const secret of provider.ledger.secrets()) {
     words.add(secret);
     words.add(Buffer.from(secret).toString('base64'));
@@ -277,7 +274,6 @@ test('A-056 a dump, the append-only file and everything Redis was told hold no t
     const id = /([A-Za-z0-9_-]{43})\./.exec(decodeURIComponent(value))?.[1] ?? 'none';
     words.add(value).add(id).add(Buffer.from(id, 'base64url').toString('latin1'));
   }
-  words.delete('127.0.0.1:');
   const found = [...words].filter((word) => haystacks.some((text) => text.includes(word)));
   expect(found).toEqual([]);
 });

@@ -29,7 +29,15 @@ export function cookiesWithPrefix(header: string | undefined, prefix: string): [
 
 /** Only the space and the tab that separate pairs: `String.trim` would also take U+00A0 and its kin for nothing. */
 function trimSpaces(text: string): string {
-  return text.replace(/^[ \t]+|[ \t]+$/g, '');
+  let start = 0;
+  let end = text.length;
+  while (isSpace(text.charCodeAt(start))) start += 1;
+  while (end > start && isSpace(text.charCodeAt(end - 1))) end -= 1;
+  return text.slice(start, end);
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }
 
 export interface CookieFlags {

@@ -1,6 +1,6 @@
 import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { ERRORS, type CloakroomError } from '../errors.js';
+import { closeAfter } from './closing.js';
 import { requestId } from '../observability/request-id.js';
 import { DATA_CSP, securityHeaders } from './security-headers.js';
 
@@ -10,18 +10,6 @@ import { DATA_CSP, securityHeaders } from './security-headers.js';
  * @see RFC 9110 section 11.6.1
  */
 const CHALLENGE = 'Cloakroom realm="session"';
-
-const closing = new WeakSet<Socket>();
-
-/**
- * True behind an answer that closes the connection. The parser goes on with what has arrived, but a request behind a
- * malformed one is anybody's guess, and no answer to it would arrive.
- *
- * @see RFC 9112 section 9.6
- */
-export function comesTooLate(request: IncomingMessage): boolean {
-  return closing.has(request.socket);
-}
 
 /** The document of RFC 9457 for an error; `instance` is the reference in our log. */
 export function problemDocument(error: CloakroomError, instance: string): Record<string, unknown> {
@@ -73,8 +61,7 @@ export function sendProblem(
   // An unread request body must not be taken for the next request on this connection.
   const unread = !request.complete && (request.headers['content-length'] ?? '0') !== '0';
   if (options.close === true || unread || request.headers['transfer-encoding'] !== undefined) {
-    response.setHeader('connection', 'close');
-    closing.add(request.socket);
+    closeAfter(request, response);
   }
   response.statusCode = error.status;
   response.setHeader('content-length', Buffer.byteLength(body));

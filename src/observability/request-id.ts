@@ -1,19 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 
-const ids = new WeakMap<IncomingMessage, string>();
+const ID = Symbol('request id');
+
+type Identified = IncomingMessage & { [ID]?: string };
 
 /**
  * The reference of a request: what the browser is told, the log says and the upstream receives. Always ours; a caller's
  * own `X-Request-Id` could forge a log entry.
  */
 export function requestId(request: IncomingMessage): string {
-  let id = ids.get(request);
-  if (id === undefined) {
-    id = nextId();
-    ids.set(request, id);
-  }
-  return id;
+  return ((request as Identified)[ID] ??= nextId());
 }
 
 // A random prefix a process and a counter: unique across replicas, and far cheaper than fresh randomness a request.

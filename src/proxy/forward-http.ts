@@ -108,7 +108,6 @@ class Exchange implements Dispatcher.DispatchHandler {
       requestId,
       security,
     });
-    response.on('drain', this.#onDrain);
     if (statusMessage === undefined || statusMessage === '') response.writeHead(status, headers);
     else response.writeHead(status, statusMessage, headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
@@ -116,7 +115,9 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (!this.#forwarding.response.write(chunk)) controller.pause();
+    if (this.#forwarding.response.write(chunk)) return;
+    controller.pause();
+    this.#forwarding.response.once('drain', this.#onDrain);
   }
 
   onResponseEnd(): void {

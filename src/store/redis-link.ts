@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
@@ -34,6 +35,7 @@ export class RedisLink {
   /** In the order of sending, which is the order of replies: the first is always the oldest. */
   readonly #pending = new Set<Pending>();
   readonly #overdueTimer: NodeJS.Timeout;
+  #gathering: Redis['stream'] | undefined;
   #lastReply = 0;
   #available: boolean | undefined;
   #closing = false;
@@ -91,6 +93,7 @@ export class RedisLink {
     return new Promise<T>((resolve, reject) => {
       const pending = { since: performance.now(), refuse: reject };
       this.#pending.add(pending);
+      this.#gather();
       command(this.redis).then(
         (reply) => {
           this.#pending.delete(pending);
@@ -106,11 +109,28 @@ export class RedisLink {
     });
   }
 
+  /**
+   * Commands of one turn of the event loop leave in one write. A write of its own for each costs more than all else that a
+   * command does here, and Redis a read of its own.
+   */
+  #gather(): void {
+    const { stream } = this.redis;
+    if (stream === this.#gathering) return;
+    this.#gathering = stream;
+    stream.cork();
+    setImmediate(() => {
+      this.#gathering = undefined;
+      stream.uncork();
+    });
+  }
+
   async close(): Promise<void> {
     this.#closing = true;
     clearInterval(this.#overdueTimer);
     clearTimeout(this.#watchdog);
-    if (this.redis.status === 'ready') await this.redis.quit().catch(() => undefined);
+    const goodbye = this.redis.status === 'ready' ? this.redis.quit().catch(() => undefined) : undefined;
+    // A Redis that stands still must not keep us from leaving.
+    await Promise.race([goodbye, sleep(this.#settings.commandTimeout)]);
     this.redis.disconnect();
   }
 

@@ -5,6 +5,8 @@ export interface FramingCase {
   bytes: (usual: string) => string;
   /** Statuses that are right; `served` means that exactly one well-formed request must reach the upstream. */
   expected: number | 'served' | 'either';
+  /** The connection is closed although the request was served. */
+  last?: true;
   /** Body that arrives when it is served. */
   body?: string;
 }
@@ -145,7 +147,12 @@ const others: FramingCase[] = [
   { name: 'authority form', bytes: get('', 'GET evil.example:80 HTTP/1.1'), expected: 400 },
   { name: 'CONNECT', bytes: get('', 'CONNECT evil.example:80 HTTP/1.1'), expected: 400 },
   { name: 'a method in lower case', bytes: get('', 'get /api/x HTTP/1.1'), expected: 400 },
-  { name: 'a space too many in the request line', bytes: get('', 'GET  /api/x HTTP/1.1'), expected: 'either', body: '' },
+  {
+    name: 'a space too many in the request line',
+    bytes: get('', 'GET  /api/x HTTP/1.1'),
+    expected: 'either',
+    body: '',
+  },
   { name: 'a tab in the request line', bytes: get('', 'GET\t/api/x\tHTTP/1.1'), expected: 400 },
   { name: 'HTTP/0.9', bytes: () => 'GET /api/x\r\n\r\n', expected: 400 },
   { name: 'HTTP/1.2', bytes: get('', 'GET /api/x HTTP/1.2'), expected: 400 },
@@ -156,6 +163,7 @@ const others: FramingCase[] = [
     bytes: get(
       'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n',
     ),
+    last: true,
     expected: 'served',
     body: '',
   },
