@@ -45,6 +45,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       // Node serves such a request in HTTP/1.1, as it should, but loses what came in one packet with it.
       if (request.headers.upgrade !== undefined) closeAfter(request, response);
       if (services.health.draining) response.setHeader('connection', 'close');
+      if (logger.isDebug) logWhenDone(request, response, target.path, logger);
       const route = services.proxy.routes.match(target.path);
       if (route !== undefined) {
         services.proxy.handle(request, response, route, target);
@@ -116,6 +117,21 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
   nest.useGlobalFilters(new ErrorFilter(config, services.cookie, logger));
   await nest.init();
   return app;
+}
+
+/** Without the query, which may hold what is nobody's business. */
+function logWhenDone(request: IncomingMessage, response: ServerResponse, path: string, logger: Logger): void {
+  const began = performance.now();
+  response.once('close', () => {
+    logger.debug('request', {
+      request: requestId(request),
+      method: request.method,
+      path,
+      status: response.statusCode,
+      complete: response.writableFinished,
+      ms: Math.round(performance.now() - began),
+    });
+  });
 }
 
 function isOwnEndpoint(path: string): boolean {

@@ -13,16 +13,18 @@ describe('two providers', () => {
   let second: FaultProvider;
 
   beforeAll(async () => {
+    // Neither promises `iss`, so that what tells them apart is the address alone.
+    const modes = { advertiseIss: false };
     [first, second] = await Promise.all([
-      startProvider({ clientId: 'first-client' }),
-      startProvider({ clientId: 'second-client', path: '/realms/partner' }),
+      startProvider({ clientId: 'first-client', modes }),
+      startProvider({ clientId: 'second-client', path: '/realms/partner', modes }),
     ]);
     c = await startCloakroom({ replicas: 2, providers: { main: first, partner: second } });
   });
 
   beforeEach(async () => {
     for (const provider of [first, second]) {
-      provider.reset();
+      provider.reset({ advertiseIss: false });
       provider.ledger.resetCounts();
     }
     await c.redis?.clear();
@@ -111,18 +113,27 @@ describe('two providers', () => {
     expect(exchanges()).toEqual([1, 0]);
   });
 
-  test('A-017 the whole answer of one, state included, on the other’s address: refused', async () => {
-    const client = c.client();
-    const [one, two] = [
-      await client.beginLogin({ params: { provider: 'main' } }),
-      await client.beginLogin({ params: { provider: 'partner' } }),
-    ];
-    const cross = (path: string) => (url: URL) => new URL(`${path}${url.search}`, c.publicUrl);
-    expect((await one.finish({ callback: cross('/auth/callback/partner') })).status).toBe(400);
-    expect((await two.finish({ callback: cross('/auth/callback') })).status).toBe(400);
-    expect(exchanges()).toEqual([0, 0]);
-    expect(client.sessionCookie).toBeUndefined();
-  });
+  test.each([
+    ['with iss', true],
+    ['without iss', false],
+  ])(
+    'A-017 the whole answer of one, state included and %s, on the other’s address: refused',
+    async (_, iss) => {
+      const client = c.client();
+      const [one, two] = [
+        await client.beginLogin({ params: { provider: 'main' } }),
+        await client.beginLogin({ params: { provider: 'partner' } }),
+      ];
+      const cross = (path: string) => (url: URL) => {
+        if (!iss) url.searchParams.delete('iss');
+        return new URL(`${path}${url.search}`, c.publicUrl);
+      };
+      expect((await one.finish({ callback: cross('/auth/callback/partner') })).status).toBe(400);
+      expect((await two.finish({ callback: cross('/auth/callback') })).status).toBe(400);
+      expect(exchanges()).toEqual([0, 0]);
+      expect(client.sessionCookie).toBeUndefined();
+    },
+  );
 
   test('A-017 a login at the second replaces a session of the first', async () => {
     const client = await c.signedIn({ user: 'alice' });

@@ -24,8 +24,12 @@ export class Logger {
     );
   }
 
+  get isDebug(): boolean {
+    return this.#pino.isLevelEnabled('debug');
+  }
+
   debug(event: string, fields?: Fields): void {
-    if (this.#pino.isLevelEnabled('debug')) this.#write('debug', event, fields);
+    if (this.isDebug) this.#write('debug', event, fields);
   }
 
   info(event: string, fields?: Fields): void {

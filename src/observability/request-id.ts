@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 
 const ID = Symbol('request id');
 
-type Identified = IncomingMessage & { [ID]?: string };
+type Identified = { [ID]: string | undefined } & IncomingMessage;
 
 /**
  * The reference of a request: what the browser is told, the log says and the upstream receives. Always ours; a caller's
