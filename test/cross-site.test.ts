@@ -134,6 +134,9 @@ async function attack(origin: string, script: string, path: string): Promise<Fro
     },
     { what: `the request for ${path} of ${script}`, timeout: 15_000 },
   );
+  // A tab that is told to close while it changes its page stays open, and Playwright waits for ever.
+  const left = asked.some(({ headers }) => headers['sec-fetch-dest'] === 'document');
+  if (left) await page.waitForURL((url) => url.origin === APP);
   await page.close();
   return asked;
 }

@@ -313,7 +313,7 @@ test('Ctrl-C stops everything cleanly, with a stream open: exit code 0, and the 
   const children = demo.children();
   demo.interrupt();
   expect(await demo.exited()).toBe(0);
-  for (const port of Object.values(demo.ports)) await listenOnce(port);
+  for (const port of [demo.ports.cloakroom, demo.ports.provider, demo.ports.api]) await listenOnce(port);
   for (const pid of children) expect(() => process.kill(pid, 0)).toThrow('ESRCH');
   expect(demo.stdout.trimEnd().split('\n')).toHaveLength(1);
   expect(demo.stderr).toBe('');

@@ -46,8 +46,8 @@ async function onEveryReplica(client: BrowserClient, cookie: string): Promise<Br
   );
 }
 
-function rounds(count: number, round: (at: number) => Promise<void>): Promise<void[]> {
-  return inParallel(
+async function rounds(count: number, round: (at: number) => Promise<void>): Promise<void> {
+  await inParallel(
     Array.from({ length: count }, (_, at) => () => round(at)),
     AT_A_TIME,
   );

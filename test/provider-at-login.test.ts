@@ -90,7 +90,11 @@ describe('a token endpoint that fails: a page with a reference, no session, and 
     ['B-20 answers with another token type', () => member('token_type', 'DPoP'), odd],
     ['B-22 does not know the client (401)', () => faults.invalidClient, unknownClient],
     ['B-22 does not know the client (400)', () => faults.invalidClient400, unknownClient],
-    ['B-20 has no token endpoint at this address', () => faults.notFound, unknownClient],
+    [
+      'B-20 has no token endpoint at this address',
+      () => faults.notFound,
+      { ...unknownClient, reason: 'status-404' },
+    ],
     ['B-20 refuses the code', () => faults.invalidGrant, no],
     ['B-20 refuses the code with 403', () => faults.forbidden, no],
     ['B-20 refuses the code without a reason', () => faults.emptyBody, no],

@@ -145,7 +145,7 @@ const FAULTS: [string, Behaviour][] = [
   ['B-20 a reset', faults.reset],
   ['B-20 a reset after the token was spent', faults.resetAfterCommit],
   ['B-20 another token type', { mutate: (answer) => ({ ...answer, token_type: 'MAC' }) }],
-  ['B-20 no access token', { mutate: ({ access_token: _, ...rest }) => rest }],
+  ['B-20 no access token', { mutate: (answer) => ({ ...answer, access_token: undefined }) }],
   ['B-22 invalid_client', faults.invalidClient],
   ['B-22 invalid_client as 400', faults.invalidClient400],
   ['A-077 404', faults.notFound],
@@ -172,15 +172,15 @@ describe('A-077 what is no refusal never ends a session', () => {
   });
 
   test('and a refusal to renew in the background is not noticed while the token is good', async () => {
-    loginsLast(provider, 40, { rotation: { leeway: 60_000 } });
+    loginsLast(provider, 12, { rotation: { leeway: 60_000 } });
     const [client] = await signIn(1, 'early');
     if (client === undefined) throw new Error('no session');
     const stored = new StoredSession(c, client);
     provider.always('refresh', faults.serverError);
     // Past the moment to renew, by the record's own word; not past the token's end.
     const { refreshAt, expiresAt } = (await stored.contents()).tokens;
-    expect((refreshAt - (expiresAt - 40_000)) / 40_000).toBeGreaterThanOrEqual(0.75);
-    expect((refreshAt - (expiresAt - 40_000)) / 40_000).toBeLessThanOrEqual(0.85);
+    expect((refreshAt - (expiresAt - 12_000)) / 12_000).toBeGreaterThanOrEqual(0.75);
+    expect((refreshAt - (expiresAt - 12_000)) / 12_000).toBeLessThanOrEqual(0.85);
     await sleep(refreshAt - Date.now());
     expect(provider.ledger.count('refresh')).toBe(0);
     for (let i = 0; i < 10; i += 1) expect((await client.api('/api/x')).status).toBe(200);

@@ -133,7 +133,14 @@ describe('with strict rotation', () => {
     }
     expect(provider.ledger.doubleSpends).toEqual([]);
     await sleep(expiresAt - Date.now() + 100);
-    const answer = await call(client, SECOND);
+    // Not before the pause after the failure is over, either.
+    const answer = await eventually(
+      async () => {
+        const last = await call(client, SECOND);
+        return last.status === 503 ? undefined : last;
+      },
+      { timeout: 10_000, interval: 100 },
+    );
     expect([answer.status, answer.problem]).toEqual([401, 'session-ended']);
     expect(answer.json()).toMatchObject({ reason: 'refresh-lost', silent: true });
     expect(await stored.exists()).toBe(false);

@@ -38,11 +38,12 @@ async function sent(request: Request): Promise<Sent> {
 
 describe.each(cases)('$sameSite cookie, https: $tls', ({ tls, sameSite }) => {
   const name = (what: string): string => `${tls ? '__Host-' : ''}cloakroom-${what}`;
+  let started: BrowserCluster | undefined;
   let cluster: BrowserCluster;
   let context: BrowserContext;
 
   const start = async (): Promise<{ page: Page; url: string; seen: Promise<Sent>[] }> => {
-    cluster ??= await startBrowserCluster({ tls, sameSite, hosts: ['third.test'] });
+    cluster = started ??= await startBrowserCluster({ tls, sameSite, hosts: ['third.test'] });
     context = await cluster.browser.browser.newContext();
     const page = await context.newPage();
     return { page, url: cluster.room.publicUrl, seen: watch(page, cluster.room.publicUrl) };

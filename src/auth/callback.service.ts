@@ -87,8 +87,7 @@ export class CallbackService {
       return { location: attempt.returnTo, cookies: [this.#attempts.clearing(state), this.#silentMark()] };
     }
     const { tokens, claims } = await this.#exchange(request, provider, parameters, state, attempt);
-    const contents = await this.#contents(request, provider, tokens, claims);
-    const handle = await this.#start(request, response, provider, contents);
+    const handle = await this.#start(request, response, provider, tokens, claims);
     await this.#endReplaced(handle, [attempt.replaces, this.#cookie.currentHandle(cookie)]);
     return {
       location: attempt.returnTo,
@@ -218,14 +217,14 @@ export class CallbackService {
     request: Request,
     response: Response,
     provider: OidcClient,
-    contents: SessionContents,
+    tokens: TokenAnswer,
+    claims: Claims,
   ): Promise<string> {
     try {
+      const contents = await this.#contents(request, provider, tokens, claims);
       return await this.#sessions.start(request, response, contents);
     } catch (error) {
-      // Nobody will ever use these tokens.
-      const { refreshToken } = contents.tokens;
-      if (refreshToken !== undefined) provider.revoke(refreshToken, 'refresh_token').catch(() => undefined);
+      provider.discard(tokens);
       throw error;
     }
   }

@@ -66,11 +66,15 @@ async function close(server: Server, drain: number): Promise<void> {
       resolve();
     });
   });
-  server.closeIdleConnections();
+  // Again and again: a connection whose last request was answered since is kept alive for the next one, which is not wanted.
+  const sweep = setInterval(() => {
+    server.closeIdleConnections();
+  }, 100);
   const cut = setTimeout(() => {
     server.closeAllConnections();
   }, drain);
   await closed;
+  clearInterval(sweep);
   clearTimeout(cut);
 }
 

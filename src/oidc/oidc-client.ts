@@ -1,14 +1,16 @@
-import { compactVerify, decodeProtectedHeader } from 'jose';
 import * as oidc from 'openid-client';
 import type { ProviderConfig } from '../config/schema.js';
 import type { Logger } from '../observability/logger.js';
+import { clientAuthentication } from './client-authentication.js';
+import { discover } from './discovery.js';
 import { IdTokenError, verifyIdToken, type Claims } from './id-token.js';
 import { Metadata } from './metadata.js';
-import { isTooDeep } from './nesting.js';
-import { providerFetch, type Fetch } from './provider-fetch.js';
+import { providerFetch, type ProviderFetch } from './provider-fetch.js';
 import { ProviderGate } from './provider-gate.js';
 import { SigningKeys } from './signing-keys.js';
-import { normaliseTokenAnswer, UNVERIFIED_ID_TOKEN } from './token-answer.js';
+import { UNVERIFIED_ID_TOKEN } from './token-answer.js';
+import { UnusableAnswerError } from './unusable-answer.js';
+import { readUserinfo } from './userinfo.js';
 
 /** What a grant brought. Absent members were not in the answer. */
 export interface TokenAnswer {
@@ -38,27 +40,8 @@ export interface CallbackChecks {
 /** What an authorization response consists of: RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207 section 2. */
 const RESPONSE_PARAMETERS = ['code', 'state', 'iss', 'error', 'error_description', 'error_uri'];
 
-const USED_ENDPOINTS = [
-  'authorization_endpoint',
-  'token_endpoint',
-  'jwks_uri',
-  'userinfo_endpoint',
-  'revocation_endpoint',
-  'end_session_endpoint',
-] as const;
-
-/** The provider's metadata breaks a rule that no configuration lifts by accident. */
-class UnacceptableMetadataError extends Error {
-  override name = 'UnacceptableMetadataError';
-}
-
-/** An endpoint answered 200 with something that is no such answer. */
-class UnusableAnswerError extends Error {
-  override name = 'UnusableAnswerError';
-}
-
 /**
- * One provider, as this client sees it. The only file that knows the client library; what the library leaves open by
+ * One provider, as this client sees it. Only this folder knows the client library; what the library leaves open by
  * default is closed here: signatures, `azp`, token type, metadata endpoints, sizes.
  */
 export class OidcClient {
@@ -66,26 +49,20 @@ export class OidcClient {
   readonly config: ProviderConfig;
   readonly redirectUri: string;
   readonly gate = new ProviderGate();
-  readonly #fetch: Fetch;
-  readonly #allows: (url: string) => boolean;
-  readonly #closeFetch: () => Promise<void>;
+  readonly #outbound: ProviderFetch;
   readonly #keys: SigningKeys;
   readonly #metadata: Metadata<oidc.Configuration>;
-  readonly #logger: Logger;
-  #lastSecret: string | undefined;
 
   /** @param redirectUri built from the public URL; never from a request */
   constructor(config: ProviderConfig, redirectUri: string, logger: Logger) {
     this.name = config.name;
     this.config = config;
     this.redirectUri = redirectUri;
-    const { fetch, allows, close } = providerFetch(config.issuer, config.endpointHosts);
-    this.#fetch = fetch;
-    this.#allows = allows;
-    this.#closeFetch = close;
-    this.#logger = logger;
-    this.#keys = new SigningKeys(fetch, config.metadataTimeout);
-    this.#metadata = new Metadata(config.name, () => this.#discover(), logger);
+    const outbound = providerFetch(config.issuer, config.endpointHosts);
+    const authentication = clientAuthentication(config, logger);
+    this.#outbound = outbound;
+    this.#keys = new SigningKeys(outbound.fetch, config.metadataTimeout);
+    this.#metadata = new Metadata(config.name, () => discover(config, outbound, authentication), logger);
   }
 
   start(): void {
@@ -94,7 +71,7 @@ export class OidcClient {
 
   async close(): Promise<void> {
     this.#metadata.stop();
-    await this.#closeFetch();
+    await this.#outbound.close();
   }
 
   get available(): boolean {
@@ -148,13 +125,18 @@ export class OidcClient {
     });
     const tokens = this.#tokens(answer);
     if (tokens.idToken === undefined) throw new IdTokenError('missing');
-    const claims = await this.#verify(configuration, tokens.idToken, {
-      accessToken: tokens.accessToken,
-      nonce: checks.nonce,
-      code: parameters.get('code') ?? '',
-      ...(checks.maxAge === undefined ? {} : { maxAge: checks.maxAge }),
-    });
-    return { tokens, claims };
+    try {
+      const claims = await this.#verify(configuration, tokens.idToken, {
+        accessToken: tokens.accessToken,
+        nonce: checks.nonce,
+        code: parameters.get('code') ?? '',
+        ...(checks.maxAge === undefined ? {} : { maxAge: checks.maxAge }),
+      });
+      return { tokens, claims };
+    } catch (error) {
+      this.discard(tokens);
+      throw error;
+    }
   }
 
   /**
@@ -183,26 +165,20 @@ export class OidcClient {
     return true;
   }
 
+  /** Revokes, as far as that goes, what a login brought that came to nothing. */
+  discard(tokens: TokenAnswer): void {
+    if (tokens.refreshToken !== undefined)
+      this.revoke(tokens.refreshToken, 'refresh_token').catch(() => undefined);
+  }
+
   /** @throws when the answer is not about `subject`, or is no answer */
   async userinfo(accessToken: string, subject: string): Promise<Record<string, unknown>> {
     const configuration = await this.#metadata.get();
     const endpoint = configuration.serverMetadata().userinfo_endpoint;
     if (endpoint === undefined) return {};
-    const response = await this.#fetch(endpoint, {
-      headers: { authorization: `Bearer ${accessToken}`, accept: 'application/json, application/jwt' },
-      signal: AbortSignal.timeout(this.config.timeout),
-    });
-    if (response.status !== 200)
-      throw new UnusableAnswerError(`userinfo answered ${String(response.status)}`);
-    const text = await response.text();
-    const signed = /^application\/jwt\b/i.test(response.headers.get('content-type') ?? '');
-    const claims = signed ? await this.#openUserinfo(configuration, text) : (JSON.parse(text) as unknown);
-    if (typeof claims !== 'object' || claims === null || isTooDeep(claims)) {
-      throw new UnusableAnswerError('userinfo is no object of claims');
-    }
-    // OpenID Connect Core section 5.3.2: without the same subject the claims are about somebody else.
-    if ((claims as Claims).sub !== subject) throw new IdTokenError('userinfo-sub');
-    return claims as Record<string, unknown>;
+    const jwksUri = configuration.serverMetadata().jwks_uri ?? '';
+    const from = { endpoint, jwksUri, accessToken, subject };
+    return readUserinfo(this.config, from, this.#outbound.fetch, this.#keys);
   }
 
   /**
@@ -222,78 +198,6 @@ export class OidcClient {
     });
     if (request.idToken !== undefined) parameters.set('id_token_hint', request.idToken);
     return oidc.buildEndSessionUrl(configuration, parameters);
-  }
-
-  async #discover(): Promise<oidc.Configuration> {
-    const { issuer, clientId, metadataTimeout, timeout } = this.config;
-    const server = new URL(issuer);
-    const configuration = await oidc.discovery(
-      server,
-      clientId,
-      {},
-      (server, client, body, headers) =>
-        clientAuthentication(this.config, this.#secret())(server, client, body, headers),
-      {
-        [oidc.customFetch]: this.#libraryFetch(),
-        timeout: metadataTimeout / 1000,
-        // eslint-disable-next-line @typescript-eslint/no-deprecated -- loopback issuers only; the configuration sees to it
-        ...(server.protocol === 'http:' ? { execute: [oidc.allowInsecureRequests] } : {}),
-      },
-    );
-    this.#checkMetadata(configuration.serverMetadata());
-    configuration.timeout = timeout / 1000;
-    return configuration;
-  }
-
-  /** Read at each use: a secret that was replaced in place counts at once. While it is being replaced, the last one does. */
-  #secret(): string {
-    try {
-      this.#lastSecret = this.config.clientSecret.read();
-    } catch (error) {
-      if (this.#lastSecret === undefined) throw error;
-      this.#logger.warn('client_secret_unreadable', { provider: this.name, error });
-    }
-    return this.#lastSecret;
-  }
-
-  #checkMetadata(metadata: oidc.ServerMetadata): void {
-    const { issuer, pkceUnadvertised } = this.config;
-    if (metadata.issuer !== issuer) {
-      throw new UnacceptableMetadataError(`the provider calls itself ${metadata.issuer}`);
-    }
-    for (const name of USED_ENDPOINTS) {
-      const value = metadata[name];
-      if (value !== undefined && !(typeof value === 'string' && this.#allows(value))) {
-        throw new UnacceptableMetadataError(
-          `${name} is not on the issuer's host; if that is right, list its host in endpointHosts`,
-        );
-      }
-    }
-    for (const name of ['authorization_endpoint', 'token_endpoint', 'jwks_uri'] as const) {
-      if (metadata[name] === undefined) throw new UnacceptableMetadataError(`${name} is missing`);
-    }
-    // RFC 9700 section 2.1.1: without the member one cannot know that the server checks the verifier at all.
-    const methods: unknown = metadata.code_challenge_methods_supported;
-    const advertised = Array.isArray(methods) && methods.includes('S256');
-    if (pkceUnadvertised === 'refuse' && !advertised) {
-      throw new UnacceptableMetadataError(
-        'the provider does not advertise PKCE with S256; if it supports it all the same, set pkceUnadvertised: allow',
-      );
-    }
-  }
-
-  /** Our way out, and the token endpoint's answer made plain before the library reads it. */
-  #libraryFetch(): oidc.CustomFetch {
-    return async (url, options) => {
-      const response = await this.#fetch(url, options);
-      const isGrant =
-        options.method === 'POST' &&
-        new URLSearchParams(options.body as URLSearchParams | string).has('grant_type');
-      if (!isGrant || response.status !== 200) return response;
-      const answer = normaliseTokenAnswer(await response.text());
-      if ('fault' in answer) throw new UnusableAnswerError(answer.fault);
-      return new Response(answer.body, { status: 200, headers: { 'content-type': 'application/json' } });
-    };
   }
 
   #tokens(answer: oidc.TokenEndpointResponse): TokenAnswer {
@@ -319,25 +223,4 @@ export class OidcClient {
     const own = { issuer, clientId, jwksUri, algs: idTokenAlgs, tolerance: clockTolerance };
     return verifyIdToken(idToken, { ...own, ...expected }, this.#keys);
   }
-
-  async #openUserinfo(configuration: oidc.Configuration, token: string): Promise<unknown> {
-    const { alg = '', kid } = decodeProtectedHeader(token);
-    if (!this.config.idTokenAlgs.includes(alg)) throw new IdTokenError('alg');
-    const jwksUri = configuration.serverMetadata().jwks_uri ?? '';
-    const header = { alg, ...(kid === undefined ? {} : { kid }) };
-    const { payload } = await this.#keys.withKeys(jwksUri, header, (key) =>
-      compactVerify(token, key, { algorithms: [alg] }),
-    );
-    return JSON.parse(Buffer.from(payload).toString('utf8')) as unknown;
-  }
-}
-
-function clientAuthentication(config: ProviderConfig, secret: string): oidc.ClientAuth {
-  if (config.clientAuth === 'client_secret_post') return oidc.ClientSecretPost(secret);
-  if (config.clientAuth === 'client_secret_basic') return oidc.ClientSecretBasic(secret);
-  // RFC 6749 section 2.3.1 asks for form encoding before Base64; some providers decode Base64 alone.
-  const credentials = Buffer.from(`${config.clientId}:${secret}`).toString('base64');
-  return (_server, _client, _body, headers) => {
-    headers.set('authorization', `Basic ${credentials}`);
-  };
 }

@@ -15,7 +15,7 @@ import { GateClosedError } from './provider-gate.js';
  */
 export type ProviderFailure =
   | { kind: 'refused'; status: number; error: string | undefined }
-  | { kind: 'misconfigured' }
+  | { kind: 'misconfigured'; reason: string }
   | { kind: 'limited' | 'unreachable'; retryAfter: number | undefined }
   | { kind: 'unknown'; answered: boolean }
   | { kind: 'rejected'; reason: string };
@@ -54,7 +54,8 @@ function byStatus(status: number, error: string | undefined, retryAfter: string 
   if (status === 429) return { kind: 'limited', retryAfter: seconds };
   if (status >= 500) return { kind: 'unknown', answered: false };
   if (status < 400) return { kind: 'unknown', answered: true };
-  if (error === 'invalid_client' || NOT_ABOUT_THE_GRANT.has(status)) return { kind: 'misconfigured' };
+  if (error === 'invalid_client') return { kind: 'misconfigured', reason: error };
+  if (NOT_ABOUT_THE_GRANT.has(status)) return { kind: 'misconfigured', reason: `status-${String(status)}` };
   return { kind: 'refused', status, error };
 }
 
@@ -88,7 +89,7 @@ export function exchangeFailure(error: unknown): { error: CloakroomError; event:
     case 'refused':
       return { error: refused(error), event: 'code_exchange_refused', reason: failure.error ?? 'refused' };
     case 'misconfigured':
-      return { error: unavailable(error), event: 'client_misconfigured', reason: 'invalid_client' };
+      return { error: unavailable(error), event: 'client_misconfigured', reason: failure.reason };
     case 'limited':
     case 'unreachable':
       return {

@@ -51,19 +51,23 @@ export type Fetch = (
   },
 ) => Promise<Response>;
 
+export interface ProviderFetch {
+  fetch: Fetch;
+  /** Whether an address is one that this provider may send us to. */
+  allows: (url: string) => boolean;
+  close: () => Promise<void>;
+}
+
 /**
  * The only way out to a provider: to its own hosts alone, without following redirects, with at most 1 MiB of answer, and
  * each call on a connection of its own. A reset on a reused idle connection would leave open whether a refresh token was
  * spent.
  *
  * @param issuer its scheme and host set the rule: https, or http where the issuer is http on a loopback host
- * @param endpointHosts further hosts, `name` or `name:port`
+ * @param endpointHosts further hosts, `name` (for the scheme's own port) or `name:port`
  * @returns a function with the shape of `fetch`
  */
-export function providerFetch(
-  issuer: string,
-  endpointHosts: readonly string[],
-): { fetch: Fetch; allows: (url: string) => boolean; close: () => Promise<void> } {
+export function providerFetch(issuer: string, endpointHosts: readonly string[]): ProviderFetch {
   const origin = new URL(issuer);
   const hosts = new Set([origin.host, ...endpointHosts]);
   const agent = new Agent({ pipelining: 0, connect: { timeout: 2000 }, maxResponseSize: -1 });
@@ -71,7 +75,7 @@ export function providerFetch(
   const allows = (url: string): boolean => {
     const parsed = URL.canParse(url) ? new URL(url) : undefined;
     if (parsed === undefined || parsed.username !== '' || parsed.password !== '') return false;
-    return parsed.protocol === origin.protocol && (hosts.has(parsed.host) || hosts.has(parsed.hostname));
+    return parsed.protocol === origin.protocol && hosts.has(parsed.host);
   };
 
   const fetch: Fetch = async (url, options = {}) => {

@@ -47,7 +47,12 @@ export class SigningKeys {
   ): Promise<T> {
     const since = performance.now();
     const stale = uri !== this.#uri || since - this.#asOf > MAX_AGE;
-    if (stale) await this.#readOnce(uri);
+    if (stale) {
+      await this.#readOnce(uri).catch((error: unknown) => {
+        // Old keys of the same place may still do; only a token that they do not fit needs the reading.
+        if (uri !== this.#uri) throw error;
+      });
+    }
     for (;;) {
       const asOf = this.#asOf;
       try {

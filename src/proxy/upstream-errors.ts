@@ -12,13 +12,15 @@ const INVALID = new Set([
 /** Our own: the browser stopped sending in the middle of a body. */
 export const UPLOAD_STALLED = 'CLOAKROOM_UPLOAD_STALLED';
 
-/** What a failure between us and an upstream is called towards the browser. Decided by code, never by message. */
+/** The parser's errors come without a code. */
+const PARSER_ERROR = 'HTTPParserError';
+
+/** What a failure between us and an upstream is called towards the browser. Decided by code or kind, never by message. */
 export function upstreamError(error: unknown): CloakroomError {
   const code = String((error as { code?: unknown } | undefined)?.code);
   if (code === UPLOAD_STALLED) return new CloakroomError('request-timeout', { cause: error });
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
-  // The parser's own codes begin with HPE_.
-  if (INVALID.has(code) || code.startsWith('HPE_'))
+  if (INVALID.has(code) || (error as { name?: unknown } | undefined)?.name === PARSER_ERROR)
     return new CloakroomError('upstream-invalid', { cause: error });
   return new CloakroomError('upstream-unreachable', { cause: error });
 }

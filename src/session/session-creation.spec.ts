@@ -50,7 +50,9 @@ test('A-049 10,000 new sessions have 10,000 ids of 32 bytes, all bits of which v
     expect(reading.ticket.handle).toBe(handle);
     const { secret } = reading.ticket;
     seen.add(secret.toString('base64url'));
-    for (let bit = 0; bit < 256; bit += 1) ones[bit]! += (secret[bit >> 3]! >> (bit & 7)) & 1;
+    for (let bit = 0; bit < 256; bit += 1) {
+      ones[bit] = (ones[bit] ?? 0) + (((secret[bit >> 3] ?? 0) >> (bit & 7)) & 1);
+    }
   }
   expect(seen.size).toBe(total);
   // 8 standard deviations: a fixed or biased bit is far outside, chance never.
