@@ -2,12 +2,13 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CloakroomError } from '../errors.js';
 import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
-import { IdTokenError } from '../oidc/id-token.js';
 import { isHealthy, providerFailure, type ProviderFailure } from '../oidc/oidc-errors.js';
 import type { Logger } from '../observability/logger.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
 import type { Release } from '../store/store.js';
+import { backoffAfter, claimDuration, SEND_WITHIN, waitInDoubt } from './refresh-timing.js';
+import { refreshedIdentity } from './refreshed-identity.js';
 import { tokensAfterGrant } from './token-lifetime.js';
 
 export type EndReason = 'refresh-refused' | 'refresh-lost' | 'identity-changed' | 'token-expired';
@@ -29,10 +30,6 @@ type Step = RefreshOutcome | { kind: 'held'; remaining: number };
 
 /** Milliseconds beyond the provider's time limit after which nobody polls for somebody else's refresh any more. */
 const PATIENCE = 6000;
-/** Milliseconds after which a sender that was paused (a stopped process, a long collection) no longer sends. */
-const SEND_WITHIN = 2000;
-const RETRY_UNKNOWN = 5000;
-const RETRY_UNREACHABLE = 1000;
 const FIRST_POLL = 25;
 const LONGEST_POLL = 100;
 /** Milliseconds between tries to bring something to a store that does not answer. */
@@ -127,7 +124,7 @@ export class Refresh {
       await this.#release(session, attempt, { backoff: 0, doubtful: false });
       return { healthy, step: { kind: 'gone' } };
     }
-    const wait = waitInDoubt(current.contents, provider, claim.doubtfulFor);
+    const wait = waitInDoubt(current.contents.tokens, provider.config, claim.doubtfulFor, Date.now());
     if (wait > 0 || performance.now() - startedAt > SEND_WITHIN) {
       await this.#release(session, attempt, { backoff: wait, doubtful: false });
       return { healthy, step: { kind: 'unavailable', retryAfter: Math.max(1, wait / 1000) } };
@@ -141,7 +138,7 @@ export class Refresh {
     attempt: string,
   ): ReturnType<SessionRecords['store']['claim']> {
     const { store } = this.#records;
-    const duration = claimDuration(provider);
+    const duration = claimDuration(provider.config);
     try {
       return await store.claim(session.handle, session.generation, attempt, duration);
     } catch {
@@ -201,7 +198,7 @@ export class Refresh {
     attempt: string,
     answer: TokenAnswer,
   ): Promise<Step> {
-    const identity = await this.#checkIdentity(session, provider, answer);
+    const identity = await refreshedIdentity(session, provider, answer, this.#logger);
     if (identity === 'changed') {
       await this.#records.store.end(session.handle);
       this.#revokeLater(provider, answer.refreshToken);
@@ -219,32 +216,6 @@ export class Refresh {
       tokens: tokensAfterGrant(answer, session.contents.tokens, rules, Date.now(), Math.random()),
     };
     return this.#commit(session, provider, attempt, contents);
-  }
-
-  /** OpenID Connect Core section 12.2: a new ID token must be about the same person at the same provider. */
-  async #checkIdentity(
-    session: OpenSession,
-    provider: OidcClient,
-    answer: TokenAnswer,
-  ): Promise<'same' | 'changed' | 'unchecked'> {
-    if (answer.idToken === undefined) return 'same';
-    const { subject, authTime, handle } = { ...session.contents, handle: session.handle };
-    try {
-      const claims = await provider.verifyRefreshed(answer.idToken, answer.accessToken);
-      const sameLogin =
-        claims['auth_time'] === undefined || authTime === undefined || claims['auth_time'] === authTime;
-      if (claims.sub === subject && sameLogin) return 'same';
-      this.#logger.warn('identity_changed', { handle, reason: sameLogin ? 'sub' : 'auth_time' });
-      return 'changed';
-    } catch (error) {
-      // Clocks that differ and keys that cannot be read just now are no reason to end a session.
-      if (!(error instanceof IdTokenError) || ['exp', 'iat', 'nbf'].includes(error.reason)) {
-        this.#logger.warn('refreshed_id_token_unchecked', { handle, error });
-        return 'unchecked';
-      }
-      this.#logger.warn('identity_changed', { handle, reason: error.reason });
-      return 'changed';
-    }
   }
 
   /** The provider has spent the old token: these are the only copy of the new ones until the store has them. */
@@ -295,9 +266,7 @@ export class Refresh {
       provider.reload();
     }
     const unknown = failure.kind === 'unknown' || failure.kind === 'rejected';
-    const asked = 'retryAfter' in failure ? (failure.retryAfter ?? 0) * 1000 : 0;
-    const least = failure.kind === 'unreachable' ? RETRY_UNREACHABLE : RETRY_UNKNOWN;
-    const backoff = Math.max(asked, least);
+    const backoff = backoffAfter(failure);
     await this.#release(session, attempt, { backoff, doubtful: unknown });
     return { kind: 'unavailable', retryAfter: backoff / 1000 };
   }
@@ -325,30 +294,4 @@ export class Refresh {
       this.#logger.warn('revocation_failed', { provider: provider.name, error });
     });
   }
-}
-
-/**
- * Milliseconds a claim lasts: longer than it may take from asking for it to writing the result, with the time limits of the
- * provider and of its keys used up.
- */
-function claimDuration(provider: OidcClient): number {
-  const { timeout, metadataTimeout } = provider.config;
-  return SEND_WITHIN + timeout + metadataTimeout + 1000;
-}
-
-/**
- * How long to hold back because an earlier attempt may have spent the refresh token (milliseconds; 0: send now).
- *
- * A provider that takes a token twice for a while can be asked again within that while. One that revokes everything at
- * the second use is left alone as long as the access token is good; once it is over, one more try has nothing to lose.
- */
-function waitInDoubt(
-  contents: SessionContents,
-  provider: OidcClient,
-  doubtfulFor: number | undefined,
-): number {
-  const { rotation } = provider.config;
-  if (doubtfulFor === undefined || rotation.policy === 'none') return 0;
-  if (rotation.policy === 'leeway' && doubtfulFor < rotation.leeway - 2000) return 0;
-  return Math.max(0, contents.tokens.expiresAt - Date.now());
 }
