@@ -28,7 +28,7 @@ export class ErrorFilter implements ExceptionFilter {
     const request = http.getRequest<Request>();
     const response = http.getResponse<Response>();
     const error = toCloakroomError(thrown);
-    const clearing = error.clearSession ? this.cookie.clearing() : [];
+    const clearing = error.clearSession ? this.cookie.clearingDead(request.headers.cookie) : [];
     const isPage = PAGES.test(request.path) && (request.method === 'GET' || request.path !== '/auth/logout');
     logRefusal(this.logger, request, error, isPage);
     if (isPage && !response.headersSent) this.sendPage(request, response, error);

@@ -194,7 +194,7 @@ describe('with a provider that takes a refresh token twice', () => {
   test('C.5 a process killed after the token was spent: the other replica asks again within the leeway', async () => {
     loginsNeedRefresh(provider, rotation);
     const client = await c.signedIn();
-    provider.next('refresh', { delayAfter: 60_000, onCommit: () => c.replica(FIRST).crash() });
+    provider.next('refresh', { delayAfter: 15_000, onCommit: () => c.replica(FIRST).crash() });
     await call(client, FIRST).catch(() => undefined);
     await servedBy(client, SECOND);
     expect(provider.ledger.doubleSpends).toMatchObject([{ accepted: true }]);

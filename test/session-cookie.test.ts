@@ -266,7 +266,7 @@ describe('A-052 several cookies of our name', () => {
       `${SESSION}=${value.slice(0, -1)}`,
       `${SESSION}="${value}"`,
       `${SESSION}=${value}x`,
-      `${SESSION}`,
+      SESSION,
       `=${SESSION}=${value}`,
       `\u00a0${SESSION}=junk`,
       `$Version=1; $Path="/"`,

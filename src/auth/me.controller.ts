@@ -35,7 +35,7 @@ export class MeController {
     } catch (error) {
       const anonymous = error instanceof CloakroomError && error.code === 'session-required';
       if (!anonymous || this.config.me.anonymous !== 'ok') throw error;
-      if (error.clearSession) response.append('Set-Cookie', this.cookie.clearing());
+      if (error.clearSession) response.append('Set-Cookie', this.cookie.clearingDead(request.headers.cookie));
       response.json({ authenticated: false });
     }
   }

@@ -112,6 +112,8 @@ class Exchange implements Dispatcher.DispatchHandler {
     else response.writeHead(status, statusMessage, headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (!headers.includes('content-length') && !headers.includes('Content-Length')) response.flushHeaders();
+    // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
+    if (status === 304) this.onResponseEnd();
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -121,6 +123,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
+    if (this.#done) return;
     this.#finish();
     this.#forwarding.response.end();
   }

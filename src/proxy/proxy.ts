@@ -114,7 +114,7 @@ export class Proxy {
     logRefusal(this.#logger, request, error, false);
     sendProblem(request, response, error, {
       secure: this.#config.secureCookies,
-      clearing: error.clearSession ? this.#cookie.clearing() : [],
+      clearing: error.clearSession ? this.#cookie.clearingDead(request.headers.cookie) : [],
     });
   }
 }

@@ -1,6 +1,6 @@
 import { sign, unsign } from 'cookie-signature';
 import type { Config } from '../config/schema.js';
-import { cookieValues, serializeCookie } from '../http/cookies.js';
+import { cookiesWithPrefix, cookieValues, serializeCookie } from '../http/cookies.js';
 import { Recent } from '../store/recent.js';
 import { sessionHandle } from '../store/session-records.js';
 import { cookieNames, type CookieNames } from './cookie-names.js';
@@ -95,6 +95,14 @@ export class SessionCookie {
       serializeCookie(this.names.session, '', { secure, sameSite, maxAge: 0 }),
       serializeCookie(this.names.last, '', { secure, sameSite: 'Lax', maxAge: 0 }),
     ];
+  }
+
+  /**
+   * As {@link clearing}, for a session that turned out to be dead. Nothing while a login of this browser is under way: the
+   * request may have left before the new cookie came and be answered after it, and the browser would lose the new one.
+   */
+  clearingDead(header: string | undefined): string[] {
+    return cookiesWithPrefix(header, this.names.loginPrefix).length > 0 ? [] : this.clearing();
   }
 
   #verify(value: string): Ticket | undefined {

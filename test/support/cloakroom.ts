@@ -296,6 +296,8 @@ export class Replica {
 
 /** A set of replicas with everything around them. */
 export class Cloakroom {
+  /** Milliseconds each key had to live when this was closed; undefined while it is open, or without a Redis. */
+  keysAtClose: Map<string, number> | undefined;
   private readonly forget: () => void;
   private readonly rotating: { at: number } = { at: 0 };
 
@@ -387,6 +389,7 @@ export class Cloakroom {
   async close(): Promise<void> {
     this.forget();
     await Promise.all(this.replicas.map((replica) => replica.dispose()));
+    this.keysAtClose ??= await this.redis?.lifetimes(`${this.prefix}:*`);
     for (const resource of this.owned.splice(0)) await resource.close();
   }
 }

@@ -121,6 +121,29 @@ export class RedisServer implements RedisTarget {
     return [...new Set(found)].sort();
   }
 
+  /** Milliseconds each key has to live, -1 for ever; undefined when the server does not answer. */
+  async lifetimes(pattern: string): Promise<Map<string, number> | undefined> {
+    if (this.program !== undefined && !this.running) return undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<undefined>((resolve) => {
+      timer = setTimeout(() => {
+        resolve(undefined);
+      }, 3_000);
+    });
+    const asked = (async () => {
+      const found = new Map<string, number>();
+      for (const key of await this.keys(pattern)) {
+        const left = await this.client.pttl(key);
+        // -2: it ended between the two commands.
+        if (left !== -2) found.set(key, left);
+      }
+      return found;
+    })().catch(() => undefined);
+    const result = await Promise.race([asked, late]);
+    clearTimeout(timer);
+    return result;
+  }
+
   /** Removes what is under this instance's prefix. */
   async clear(): Promise<void> {
     const keys = await this.keys();
