@@ -34,7 +34,6 @@ beforeEach(async () => {
 });
 
 afterAll(async () => {
-  await wire.heal();
   await expectLeftClean(c);
 });
 

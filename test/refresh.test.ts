@@ -32,7 +32,6 @@ beforeEach(async () => {
 });
 
 afterAll(async () => {
-  await wire.heal();
   await expectLeftClean(c);
 });
 

@@ -22,6 +22,12 @@ export function frontend(folder: string): RequestHandler {
     files(request, response, (error?: unknown) => {
       const wantsPage =
         request.headers.accept?.includes('text/html') === true && !/\.\w+$/.test(request.path);
+      const status = (error as { status?: unknown } | undefined)?.status;
+      if (status === 412 || status === 416) {
+        // What the browser asked of a part of the file, or of one version of it, cannot be met: no error of ours.
+        response.status(status).end();
+        return;
+      }
       if (error !== undefined || !wantsPage) {
         response.removeHeader('Cache-Control');
         next(error);

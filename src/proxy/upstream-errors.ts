@@ -25,7 +25,10 @@ export function upstreamError(error: unknown): CloakroomError {
   return new CloakroomError('upstream-unreachable', { cause: error });
 }
 
-/** The upstream closed an idle connection just as a request was put on it, so it cannot have read it. */
+/**
+ * The connection went away before an answer, most often an idle one that the upstream closed just as a request was put on
+ * it. Whether it was read is unknown, so only methods that are safe to repeat may be (RFC 9110 section 9.2.2).
+ */
 export function closedBeforeAnswer(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code;
   return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
