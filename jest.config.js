@@ -10,7 +10,7 @@ if (process.env.CLOAKROOM_TEST_RUN_DIR === undefined) {
 }
 
 export default {
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/test/support/closing-environment.js',
   roots: ['<rootDir>/test', '<rootDir>/src'],
   testMatch: ['**/*.test.ts', '**/*.spec.ts'],
   extensionsToTreatAsEsm: ['.ts'],

@@ -1,5 +1,4 @@
-import { afterAll } from '@jest/globals';
 import { closeEverything } from './lifetime.js';
 
-// A failing beforeAll leaves servers open, and an open server keeps jest from ending.
-afterAll(closeEverything, 60_000);
+// Called by closing-environment.js. A failing beforeAll leaves servers open, and an open server keeps jest from ending.
+Object.assign(globalThis, { closeEverything });
