@@ -101,6 +101,18 @@ describe('POST /auth/logout', () => {
     expect([second.status, second.location]).toEqual([303, '/']);
   });
 
+  test('A-064 whoever is handed the address without the cookie of that browser gets no ID token, and takes nothing away', async () => {
+    const client = await c.signedIn();
+    const { post } = await client.logout({ navigate: false });
+    const { logoutUrl: address } = post.json<{ logoutUrl: string }>();
+    const thief = await c.client().navigate(address, { site: 'none' });
+    expect([thief.status, thief.location]).toEqual([303, '/']);
+    // Nor does a script of the page itself, which has the cookie but no navigation.
+    const script = await client.fetch(address, { headers: { 'sec-fetch-dest': 'empty' } });
+    expect([script.status, script.location]).toEqual([403, undefined]);
+    expectEndSession((await client.navigate(address, { site: 'same-origin' })).location ?? '');
+  });
+
   test('A-100 what waits for the navigation is short-lived and unreadable', async () => {
     const client = await c.signedIn();
     await client.logout({ navigate: false });

@@ -93,7 +93,7 @@ describe('A-099 every answer forbids framing and sniffing, stays same-origin and
       () => anonymous('/app.js', 'GET', ['If-Modified-Since: Thu, 01 Jan 2099 00:00:00 GMT']),
     ],
     ['part of a file', 206, () => anonymous('/app.js', 'GET', ['Range: bytes=0-1'])],
-    ['a range that is not there', 400, () => anonymous('/app.js', 'GET', ['Range: bytes=9999-'])],
+    ['a range that is not there', 416, () => anonymous('/app.js', 'GET', ['Range: bytes=9999-'])],
     ['a file that is not there', 404, () => anonymous('/none.js')],
     ['a folder', 404, () => anonymous('/sub')],
     ['a very long name', 404, () => anonymous(`/${'x'.repeat(300)}.js`)],

@@ -15,6 +15,7 @@ import type { SessionContents } from '../store/session-contents.js';
 import { tokensAfterGrant } from '../tokens/token-lifetime.js';
 import type { LoginAttempt, LoginAttempts } from './login-attempts.js';
 import { CallbackRefusedError } from './callback-refused.js';
+import { isNavigation } from './navigation.js';
 import { requireSecureTransport } from './transport.js';
 
 /** Errors of the provider that mean: not without asking the person, which a silent login must not do. */
@@ -99,7 +100,7 @@ export class CallbackService {
   #readState(request: Request, parameters: URLSearchParams): string {
     const repeated = SINGLE_PARAMETERS.some((name) => parameters.getAll(name).length > 1);
     if (repeated) throw this.#refused(request, 'parameter-repeated');
-    if ((request.headers['sec-fetch-dest'] ?? 'document') !== 'document') {
+    if (!isNavigation(request)) {
       throw this.#refused(request, 'not-a-navigation');
     }
     const state = parameters.get('state') ?? '';

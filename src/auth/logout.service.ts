@@ -9,6 +9,7 @@ import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OnceRecords } from '../store/once-records.js';
 import type { OpenSession } from '../store/session-records.js';
+import { isNavigation } from './navigation.js';
 import { safeReturnTo } from './return-to.js';
 
 /** A logout that is done here and goes on at the provider. */
@@ -25,8 +26,10 @@ interface Answer {
 
 export const LOGOUT_PATH = '/auth/logout';
 
-/** Purpose of the token in `logoutUrl`, so that no other signed value passes for one. */
+/** What a signed value is for, so that none passes for another. */
 const TOKEN = 'logout-token';
+const BINDING = 'logout-binding';
+const RETURN = 'logout-return';
 /** Milliseconds between the answer to a script and its navigation. */
 const PENDING_FOR = 120_000;
 /** Seconds the browser may stay at the provider's logout page. */
@@ -73,16 +76,17 @@ export class LogoutService {
     const cookies = this.#cookie.clearing();
     if (session === undefined) return { location: returnTo, cookies };
     await this.#sessions.end(session, 'logout');
-    const ticket = await this.#remember(session, returnTo);
-    const location = ticket === undefined ? returnTo : `${LOGOUT_PATH}?token=${ticket}`;
-    return { location, cookies };
+    const pending = await this.#remember(session, returnTo);
+    if (pending === undefined) return { location: returnTo, cookies };
+    return { location: `${LOGOUT_PATH}?token=${pending.ticket}`, cookies: [...cookies, pending.cookie] };
   }
 
   /** `token` of `/auth/me`, `token` of an answer to a script, `state` on the way back, or nothing at all. */
   async navigate(request: Request, query: URLSearchParams): Promise<Answer> {
     const token = query.get('token');
     if (token === null) return this.#returned(request, query.get('state'));
-    if (TICKET.test(token)) return this.#continue(token);
+    if (!isNavigation(request)) throw new CloakroomError('csrf', { public: { reason: 'not-a-navigation' } });
+    if (TICKET.test(token)) return this.#continue(request, token);
     return this.#endByToken(request, token, query.get('returnTo') ?? undefined);
   }
 
@@ -103,24 +107,36 @@ export class LogoutService {
     return { location: answer.location, cookies: [...this.#cookie.clearing(), ...answer.cookies] };
   }
 
-  /** The session is already gone; this only remembers where to go on. Not worth failing a logout for. */
-  async #remember(session: OpenSession, returnTo: string): Promise<string | undefined> {
+  /**
+   * The session is already gone; this only remembers where to go on, and is not worth failing a logout for. The record
+   * opens with both halves only: script sees the ticket, but could hand it to somebody else, who would get at the ID token.
+   */
+  async #remember(
+    session: OpenSession,
+    returnTo: string,
+  ): Promise<{ ticket: string; cookie: string } | undefined> {
     const ticket = randomBytes(32).toString('base64url');
+    const binding = randomBytes(32).toString('base64url');
     try {
-      await this.#records.put('logout', ticket, pendingLogout(session, returnTo), PENDING_FOR);
-      return ticket;
+      await this.#records.put('logout', ticket + binding, pendingLogout(session, returnTo), PENDING_FOR);
+      return { ticket, cookie: this.#keep(this.#cookie.sign(BINDING, binding), PENDING_FOR / 1000) };
     } catch (error) {
       this.#logger.warn('logout_at_provider_skipped', { handle: session.handle, error });
       return undefined;
     }
   }
 
-  async #continue(ticket: string): Promise<Answer> {
-    const pending = (await this.#records.take('logout', ticket)) as PendingLogout | undefined;
-    return pending === undefined ? { location: '/', cookies: [] } : this.#atProvider(pending);
+  async #continue(request: Request, ticket: string): Promise<Answer> {
+    const binding = this.#cookie.unsign(BINDING, this.#kept(request));
+    if (binding === undefined) return { location: '/', cookies: [] };
+    const pending = (await this.#records.take('logout', ticket + binding)) as PendingLogout | undefined;
+    return pending === undefined
+      ? { location: '/', cookies: [this.#keep('', 0)] }
+      : this.#atProvider(pending, [this.#keep('', 0)]);
   }
 
-  async #atProvider(pending: PendingLogout): Promise<Answer> {
+  /** @param otherwise `Set-Cookie` values where there is nothing to wait for at the provider */
+  async #atProvider(pending: PendingLogout, otherwise: string[] = []): Promise<Answer> {
     const provider = this.#providers.get(pending.provider);
     const state = randomBytes(16).toString('base64url');
     try {
@@ -129,25 +145,31 @@ export class LogoutService {
         postLogoutRedirectUri: this.#config.publicUrl + LOGOUT_PATH,
         state,
       });
-      if (url === undefined) return { location: pending.returnTo, cookies: [] };
-      const { names } = this.#cookie;
-      const value = this.#cookie.sign(names.logout, `${state} ${pending.returnTo}`);
-      const flags = { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: AWAY_FOR } as const;
-      return { location: url.href, cookies: [serializeCookie(names.logout, value, flags)] };
+      if (url === undefined) return { location: pending.returnTo, cookies: otherwise };
+      const value = this.#cookie.sign(RETURN, `${state} ${pending.returnTo}`);
+      return { location: url.href, cookies: [this.#keep(value, AWAY_FOR)] };
     } catch (error) {
       this.#logger.warn('logout_at_provider_skipped', { provider: pending.provider, error });
-      return { location: pending.returnTo, cookies: [] };
+      return { location: pending.returnTo, cookies: otherwise };
     }
   }
 
   /** Back from the provider. Without the state of a logout that began here the page is neutral; nothing is ended. */
   #returned(request: Request, state: string | null): Answer {
-    const { names } = this.#cookie;
-    const values = cookieValues(request.headers.cookie, names.logout);
-    const [expected = '', returnTo = '/'] = (this.#cookie.unsign(names.logout, values[0]) ?? '').split(' ');
-    const flags = { secure: this.#config.secureCookies, sameSite: 'Lax', maxAge: 0 } as const;
-    const cookies = values.length > 0 ? [serializeCookie(names.logout, '', flags)] : [];
+    const kept = this.#kept(request);
+    const [expected = '', returnTo = '/'] = (this.#cookie.unsign(RETURN, kept) ?? '').split(' ');
+    const cookies = kept === undefined ? [] : [this.#keep('', 0)];
     return { location: state !== null && state !== '' && state === expected ? returnTo : '/', cookies };
+  }
+
+  /** The one cookie of a logout under way: first what binds its record, then what to expect on the way back. */
+  #keep(value: string, maxAge: number): string {
+    const { secureCookies: secure } = this.#config;
+    return serializeCookie(this.#cookie.names.logout, value, { secure, sameSite: 'Lax', maxAge });
+  }
+
+  #kept(request: Request): string | undefined {
+    return cookieValues(request.headers.cookie, this.#cookie.names.logout)[0];
   }
 }
 

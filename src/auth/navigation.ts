@@ -23,7 +23,12 @@ export function requireNavigation(request: IncomingMessage): void {
   if (purpose.includes('prefetch') || purpose.includes('prerender')) {
     throw new CloakroomError('login-refused', { public: { reason: 'prefetch' } });
   }
-  if ((headers['sec-fetch-dest'] ?? 'document') !== 'document') {
+  if (!isNavigation(request)) {
     throw new CloakroomError('login-refused', { public: { reason: 'not-a-navigation' } });
   }
+}
+
+/** Whether the answer is for a tab of its own; true for browsers that do not say. */
+export function isNavigation(request: IncomingMessage): boolean {
+  return (request.headers['sec-fetch-dest'] ?? 'document') === 'document';
 }

@@ -101,7 +101,8 @@ async function run({ name, file }: Command): Promise<void> {
         process.exitCode = await check(config);
       } else {
         const { start } = await import('./start.js');
-        process.exitCode = await start(config);
+        // Work for a store that never came back may still be waiting; everything that could be finished is.
+        process.exit(await start(config));
       }
     }
   }

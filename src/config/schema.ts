@@ -603,7 +603,8 @@ const route = z
           example: '30s',
         }),
         idle: setting(duration('10ms', '24h').prefault('60s'), {
-          description: 'Longest silence inside a body, in either direction.',
+          description:
+            'Longest silence of a sender inside a body, in either direction. A browser that pauses reading is not cut.',
           example: '60s',
         }),
       })

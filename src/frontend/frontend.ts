@@ -1,4 +1,4 @@
-import express, { type RequestHandler } from 'express';
+import express, { type RequestHandler, type Response } from 'express';
 
 /** What the application's own pages may load: their own origin. */
 const FRONTEND_CSP =
@@ -22,12 +22,7 @@ export function frontend(folder: string): RequestHandler {
     files(request, response, (error?: unknown) => {
       const wantsPage =
         request.headers.accept?.includes('text/html') === true && !/\.\w+$/.test(request.path);
-      const status = (error as { status?: unknown } | undefined)?.status;
-      if (status === 412 || status === 416) {
-        // What the browser asked of a part of the file, or of one version of it, cannot be met: no error of ours.
-        response.status(status).end();
-        return;
-      }
+      if (isUnmet(error, response)) return;
       if (error !== undefined || !wantsPage) {
         response.removeHeader('Cache-Control');
         next(error);
@@ -35,7 +30,17 @@ export function frontend(folder: string): RequestHandler {
       }
       // Not '/': serve-static looks at the original address too, and takes '/' under another for a missing slash.
       request.url = '/index.html';
-      files(request, response, next);
+      files(request, response, (failure?: unknown) => {
+        if (!isUnmet(failure, response)) next(failure);
+      });
     });
   };
+}
+
+/** What a browser asked of a part of a file, or of one version of it, cannot be met: answered, and no error of ours. */
+function isUnmet(error: unknown, response: Response): boolean {
+  const status = (error as { status?: unknown } | undefined)?.status;
+  if (status !== 412 && status !== 416) return false;
+  response.status(status).end();
+  return true;
 }

@@ -51,8 +51,8 @@ export class Metadata<T> {
     return loaded;
   }
 
-  /** The next use reads again, for instance because a rotated client secret is to be picked up. */
-  invalidate(): void {
+  /** Reads again now; the last good answer stays in use meanwhile. */
+  reload(): void {
     void this.#load();
   }
 

@@ -85,7 +85,7 @@ export class OidcClient {
 
   /** Reads the metadata again: the provider said that it does not know this client or this address. */
   reload(): void {
-    this.#metadata.invalidate();
+    this.#metadata.reload();
   }
 
   async authorizationUrl(request: AuthorizationRequest): Promise<URL> {
@@ -123,9 +123,10 @@ export class OidcClient {
       expectedState: checks.state,
       pkceCodeVerifier: checks.codeVerifier,
     });
-    const tokens = this.#tokens(answer);
-    if (tokens.idToken === undefined) throw new IdTokenError('missing');
+    const tokens = tokensOf(answer);
     try {
+      requireBearer(answer);
+      if (tokens.idToken === undefined) throw new IdTokenError('missing');
       const claims = await this.#verify(configuration, tokens.idToken, {
         accessToken: tokens.accessToken,
         nonce: checks.nonce,
@@ -146,7 +147,8 @@ export class OidcClient {
   async refresh(refreshToken: string): Promise<TokenAnswer> {
     const configuration = await this.#metadata.get();
     const answer = await oidc.refreshTokenGrant(configuration, refreshToken);
-    return this.#tokens(answer);
+    requireBearer(answer);
+    return tokensOf(answer);
   }
 
   /** Verifies an ID token that came with a refresh. */
@@ -200,19 +202,6 @@ export class OidcClient {
     return oidc.buildEndSessionUrl(configuration, parameters);
   }
 
-  #tokens(answer: oidc.TokenEndpointResponse): TokenAnswer {
-    // The library also accepts `DPoP`, which nobody asked for and nobody could use.
-    if (answer.token_type !== 'bearer') throw new UnusableAnswerError('token_type is not Bearer');
-    const idToken = answer[UNVERIFIED_ID_TOKEN];
-    return {
-      accessToken: answer.access_token,
-      refreshToken: answer.refresh_token,
-      idToken: typeof idToken === 'string' ? idToken : undefined,
-      scope: answer.scope,
-      expiresIn: answer.expires_in,
-    };
-  }
-
   #verify(
     configuration: oidc.Configuration,
     idToken: string,
@@ -223,4 +212,20 @@ export class OidcClient {
     const own = { issuer, clientId, jwksUri, algs: idTokenAlgs, tolerance: clockTolerance };
     return verifyIdToken(idToken, { ...own, ...expected }, this.#keys);
   }
+}
+
+function tokensOf(answer: oidc.TokenEndpointResponse): TokenAnswer {
+  const idToken = answer[UNVERIFIED_ID_TOKEN];
+  return {
+    accessToken: answer.access_token,
+    refreshToken: answer.refresh_token,
+    idToken: typeof idToken === 'string' ? idToken : undefined,
+    scope: answer.scope,
+    expiresIn: answer.expires_in,
+  };
+}
+
+/** The library also accepts `DPoP`, which nobody asked for and nobody could use. */
+function requireBearer(answer: oidc.TokenEndpointResponse): void {
+  if (answer.token_type !== 'bearer') throw new UnusableAnswerError('token_type is not Bearer');
 }

@@ -10,8 +10,8 @@ import { UnusableAnswerError } from './unusable-answer.js';
  * Asks the UserInfo endpoint (OpenID Connect Core 1.0 section 5.3) for claims, plain or signed.
  *
  * @param subject who the claims must be about
- * @throws {IdTokenError} when they are about somebody else, or the signature is wrong
- * @throws {UnusableAnswerError} for everything that is no answer
+ * @throws {IdTokenError} when they are about somebody else, or signed with an algorithm that is not allowed
+ * @throws {UnusableAnswerError} for everything that is no answer; jose's own errors for a wrong signature
  */
 export async function readUserinfo(
   config: ProviderConfig,

@@ -69,9 +69,9 @@ export class SessionsService {
     if (reading.kind !== 'ticket') throw signInRequired(reading.kind === 'invalid');
     const { handle, secret } = reading.ticket;
     const session = await this.#records.find(handle, secret);
-    if (session === undefined || this.#providers.get(session.contents.provider) === undefined) {
-      throw signInRequired(true);
-    }
+    // A session belongs to the issuer that it began with: what is named like its provider today may be somebody else.
+    const issuer = session && this.#providers.get(session.contents.provider)?.config.issuer;
+    if (session === undefined || issuer !== session.contents.issuer) throw signInRequired(true);
     if (options.slide) this.#slide(session);
     return session;
   }

@@ -1,6 +1,6 @@
 /**
- * A cache that forgets everything within one to two periods of its last use, at no cost per entry: two maps that change
- * places. Its size is what was used in that time.
+ * A cache that forgets everything one to two periods after it was set, used or not, at no cost per entry: two maps that
+ * change places. Its size is what was set in that time.
  */
 export class Recent<T> {
   readonly #period: number;

@@ -54,7 +54,8 @@ export class RedisLink {
       noDelay: true,
       retryStrategy: (times) => Math.min(50 * times, MAX_RECONNECT_DELAY),
       // A demoted master keeps the connection and answers READONLY: only a new connection finds the new master.
-      reconnectOnError: (error) => /^(READONLY|MASTERDOWN)/.test(error.message),
+      // Before Redis 7 a script's refusal has the code inside its message.
+      reconnectOnError: (error) => /\b(?:READONLY|MASTERDOWN)\b/.test(error.message),
     });
     this.#overdueTimer = setInterval(() => {
       if (this.#hasOverdue()) this.#lookAgain();
