@@ -90,6 +90,7 @@ function providerRows(provider: ProviderConfig, callback: string): Row[] {
     ['issuer', provider.issuer],
     ['client', `${provider.clientId}, ${provider.clientAuth}`],
     ['redirect URI', `${callback}, to be registered at the provider`],
+    ['after logout', `${new URL('/auth/logout', callback).href}, to be registered as well`],
     ['scopes', provider.scopes.join(' ')],
     [
       'rotation',
