@@ -68,6 +68,16 @@ describe('B-35 SIGTERM', () => {
     await eventually(() => c.upstream.last?.aborted);
   });
 
+  test('B-35 the reader of an event stream is told when to come back before the stream is cut', async () => {
+    const c = await start({ replicas: 1, config: { shutdown: { delay: '100ms', drain: '2s' } } });
+    const client = await c.signedIn();
+    const stream = await client.open('/api/sse/100000/20');
+    await stream.until('"n":3');
+    c.first.kill('SIGTERM');
+    expect(await stream.until('retry: ', 10_000)).toMatch(/\n\nretry: /);
+    expect(await c.first.exited(10_000)).toBe(0);
+  });
+
   test('B-35 a refresh in flight finishes and is stored, so that another replica goes on with it', async () => {
     const provider = await startProvider({ modes: { rotation: 'strict', accessTokenLifetime: 2 } });
     const c = await start({ replicas: 2, provider, config: { shutdown: { delay: '100ms', drain: '10s' } } });

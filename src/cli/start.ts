@@ -39,6 +39,8 @@ export async function start(config: Config): Promise<number> {
   // First the readiness answer, while connections are still accepted: load balancers need a moment to see it.
   services.health.drain();
   await sleep(config.shutdown.delay);
+  // Event streams never end by themselves: their readers are told when to come back, which is then another replica.
+  services.proxy.streams.hint();
   await close(server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();

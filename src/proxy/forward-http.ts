@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
+import type { EventStream, EventStreams } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
 import type { Route } from './route-table.js';
 import { closedBeforeAnswer, UPLOAD_STALLED } from './upstream-errors.js';
@@ -15,6 +16,7 @@ export interface Forwarding {
   headers: string[];
   requestId: string;
   security: readonly (readonly [string, string])[];
+  streams: EventStreams;
   /** The upstream failed before a byte of its answer went on; everything later aborts the browser's connection. */
   failed: (error: unknown) => void;
 }
@@ -32,6 +34,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   #controller: Dispatcher.DispatchController | undefined;
   #body: PassThrough | undefined;
   #stalled: NodeJS.Timeout | undefined;
+  #events: EventStream | undefined;
   #retried = false;
   #done = false;
   #clientGone = false;
@@ -111,12 +114,16 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (statusMessage === undefined || statusMessage === '') response.writeHead(status, headers);
     else response.writeHead(status, statusMessage, headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
-    if (!headers.includes('content-length') && !headers.includes('Content-Length')) response.flushHeaders();
+    if (!headers.includes('content-length') && !headers.includes('Content-Length')) {
+      response.flushHeaders();
+      this.#events = this.#forwarding.streams.watch(response, headers);
+    }
     // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
     if (status === 304) this.onResponseEnd();
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#events?.passed(chunk);
     if (this.#forwarding.response.write(chunk)) return;
     controller.pause();
     this.#forwarding.response.once('drain', this.#onDrain);
@@ -168,6 +175,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   #finish(): void {
     const { request, response } = this.#forwarding;
     this.#done = true;
+    this.#events?.close();
     response.removeListener('close', this.#onClientGone);
     response.removeListener('drain', this.#onDrain);
     if (this.#body === undefined) return;

@@ -12,6 +12,7 @@ import { requestId } from '../observability/request-id.js';
 import { checkCsrf } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
+import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { upstreamRequestHeaders } from './headers.js';
 import { RouteTable, type Route } from './route-table.js';
@@ -22,6 +23,7 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 /** The proxied path, outside the framework: match, CSRF, session, token, forward. */
 export class Proxy {
   readonly routes: RouteTable;
+  readonly streams = new EventStreams();
   readonly #config: Config;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
@@ -103,6 +105,7 @@ export class Proxy {
       headers,
       requestId: id,
       security: this.#security,
+      streams: this.streams,
       failed: (error) => {
         this.#refuse(request, response, upstreamError(error));
       },
