@@ -1,12 +1,15 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { AuthModule } from './auth/auth.module.js';
+import { BackchannelLogoutService } from './auth/backchannel-logout.service.js';
 import { CallbackService } from './auth/callback.service.js';
+import { FrontchannelLogoutService } from './auth/frontchannel-logout.service.js';
 import { LoginService } from './auth/login.service.js';
 import { LogoutService } from './auth/logout.service.js';
 import type { Config } from './config/schema.js';
 import { CONFIG } from './config/token.js';
 import { HealthModule } from './health/health.module.js';
 import { HealthService } from './health/health.service.js';
+import { TrustedProxies } from './http/client-address.js';
 import type { Services } from './services.js';
 import { SessionCookie } from './session/session-cookie.js';
 import { SessionsService } from './session/sessions.service.js';
@@ -20,6 +23,9 @@ export class AppModule {
       { provide: LoginService, useValue: services.login },
       { provide: CallbackService, useValue: services.callback },
       { provide: LogoutService, useValue: services.logout },
+      { provide: BackchannelLogoutService, useValue: services.backchannelLogout },
+      { provide: FrontchannelLogoutService, useValue: services.frontchannelLogout },
+      { provide: TrustedProxies, useValue: services.trusted },
       { provide: SessionsService, useValue: services.sessions },
       { provide: SessionCookie, useValue: services.cookie },
       { provide: HealthService, useValue: services.health },

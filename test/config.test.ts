@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import {
@@ -17,6 +17,7 @@ import type { Fault } from '../src/config/faults.js';
 import { loadConfig } from '../src/config/load.js';
 import type { Config } from '../src/config/schema.js';
 import { environmentName, settings } from '../src/config/settings.js';
+import { selfSigned } from './support/certificate.js';
 
 const COMMAND = fileURLToPath(new URL('../bin/cloakroom.js', import.meta.url));
 const GENERATOR = fileURLToPath(new URL('../scripts/generate-docs.js', import.meta.url));
@@ -31,11 +32,17 @@ beforeAll(() => {
   writeFileSync(join(folder, 'seal'), `${sealKey}\r\n`);
   writeFileSync(join(folder, 'client'), clientSecret);
   writeFileSync(join(folder, 'same'), cookieKey);
+  writeFileSync(join(folder, 'revocation'), newSecret());
   writeFileSync(join(folder, 'short'), 'too-short-by-far\n');
   writeFileSync(join(folder, 'placeholder'), 'change-me-change-me-change-me-change-me\n');
   writeFileSync(join(folder, 'repeated'), `${'swordfish'.repeat(6)}\n`);
   writeFileSync(join(folder, 'empty'), '\n');
   mkdirSync(join(folder, 'public'));
+  for (const name of ['admin', 'other']) {
+    const { cert, key } = selfSigned(['localhost']);
+    writeFileSync(join(folder, `${name}-certificate.pem`), cert);
+    writeFileSync(join(folder, `${name}-key.pem`), key);
+  }
 });
 
 afterAll(() => {
@@ -48,6 +55,12 @@ interface Faultless {
   providers: { [name: string]: Record<string, unknown>; main: Record<string, unknown> };
   routes: Record<string, unknown>[];
 }
+
+const token = randomBytes(32).toString('base64url');
+const sha256 = createHash('sha256').update(token).digest('hex');
+const publicKey = String(generateKeyPairSync('x25519').publicKey.export({ format: 'jwk' }).x);
+const TOKEN = { name: 'alice', role: 'end', sha256 };
+const TLS = { certificate: 'admin-certificate.pem', key: 'admin-key.pem' };
 
 /** A faultless file, as a tree to be spoilt. */
 function faultless(): Faultless {
@@ -400,6 +413,122 @@ describe('A-112: start refuses unsafe production settings', () => {
       /providers\.main\.client_secrets: is not a setting; did you mean providers\.main\.clientSecret\?/,
     ],
     [
+      'a revocation secret that is also another key',
+      (f) => ((f.secrets['revocation'] = [{ file: 'same' }]), f),
+      /secrets\.revocation\[0\]: holds the same secret as secrets\.cookie\[0\]/,
+    ],
+    [
+      'a short revocation secret',
+      (f) => ((f.secrets['revocation'] = [{ file: 'short' }]), f),
+      /secrets\.revocation\[0\]: has 16 bytes, fewer than 32/,
+    ],
+    [
+      'a public key beside the secret that it follows from',
+      (f) => ((f.secrets['revocation'] = [{ file: 'revocation' }]), { ...f, revocation: { publicKey } }),
+      /revocation\.publicKey: stands beside secrets\.revocation.*; remove one of the two/,
+    ],
+    [
+      'a public key that is too short',
+      (f) => ({ ...f, revocation: { publicKey: publicKey.slice(1) } }),
+      /revocation\.publicKey: is not an X25519 public key, 32 bytes in base64url/,
+    ],
+    [
+      'a public key with whose holder everybody could agree',
+      (f) => ({ ...f, revocation: { publicKey: Buffer.alloc(32).toString('base64url') } }),
+      /revocation\.publicKey: is not an X25519 public key/,
+    ],
+    [
+      'revocation tried for ever',
+      (f) => ({ ...f, revocation: { retryFor: '8d' } }),
+      /revocation\.retryFor: 8d is too long; .* between 1m and 7d/,
+    ],
+    [
+      'a database of a Redis Cluster',
+      (f) => ({ ...f, store: { redis: { url: 'redis://redis:6379/2', cluster: true } } }),
+      /store\.redis\.url: names the database 2, and a Redis Cluster has only database 0/,
+    ],
+    [
+      'an admin listener for nobody',
+      (f) => ({ ...f, admin: {} }),
+      /admin: has neither tokens nor client certificates.*; run `cloakroom admin-token/,
+    ],
+    [
+      'an admin listener that other machines reach without TLS',
+      (f) => ({ ...f, admin: { host: '10.0.0.7', tokens: [TOKEN] } }),
+      /admin\.host: "10\.0\.0\.7" can be reached from other machines.*; write 127\.0\.0\.1, or admin\.tls/,
+    ],
+    [
+      'an admin listener on every address without TLS',
+      (f) => ({ ...f, admin: { host: '::', tokens: [TOKEN] } }),
+      /admin\.host: "::" can be reached from other machines/,
+    ],
+    [
+      'an admin listener on the public port',
+      (f) => ({ ...f, admin: { port: 3000, tokens: [TOKEN] } }),
+      /admin\.port: 3000 is also the port of listen/,
+    ],
+    [
+      'an admin token instead of its hash',
+      (f) => ({ ...f, admin: { tokens: [{ ...TOKEN, sha256: token }] } }),
+      /admin\.tokens\[0\]\.sha256: is not the SHA-256 of a token.*; `cloakroom admin-token` makes/,
+    ],
+    [
+      'an admin token beside its hash',
+      (f) => ({ ...f, admin: { tokens: [{ ...TOKEN, token }] } }),
+      /admin\.tokens\[0\]\.token: is not a setting; write sha256: /,
+    ],
+    [
+      'a hash in capital letters',
+      (f) => ({ ...f, admin: { tokens: [{ ...TOKEN, sha256: sha256.toUpperCase() }] } }),
+      /admin\.tokens\[0\]\.sha256: is not the SHA-256 of a token, in 64 lower-case/,
+    ],
+    [
+      'a role that does not exist',
+      (f) => ({ ...f, admin: { tokens: [{ ...TOKEN, role: 'root' }] } }),
+      /admin\.tokens\[0\]\.role: "root" is not one of read, end/,
+    ],
+    [
+      'two admin tokens of one name',
+      (f) => ({ ...f, admin: { tokens: [TOKEN, { ...TOKEN, sha256: '0'.repeat(64) }] } }),
+      /admin\.tokens\[1\]\.name: is also the name of admin\.tokens\[0\]/,
+    ],
+    [
+      'one admin token under two names',
+      (f) => ({ ...f, admin: { tokens: [TOKEN, { ...TOKEN, name: 'bob' }] } }),
+      /admin\.tokens\[1\]\.sha256: is also the sha256 of admin\.tokens\[0\]/,
+    ],
+    [
+      'client certificates of no authority',
+      (f) => ({ ...f, admin: { tls: TLS, clients: [{ name: 'bot', role: 'read' }] } }),
+      /admin\.clients: names client certificates, and nothing says which authority issues them/,
+    ],
+    [
+      'an authority whose certificates name nobody',
+      (f) => ({ ...f, admin: { tls: { ...TLS, clientAuthority: 'admin-certificate.pem' } } }),
+      /admin\.tls\.clientAuthority: is given, and no client certificate is named/,
+    ],
+    [
+      'an admin certificate that is not there',
+      (f) => ({ ...f, admin: { tokens: [TOKEN], tls: { ...TLS, certificate: 'nowhere.pem' } } }),
+      /admin\.tls\.certificate: .*nowhere\.pem" does not exist/,
+    ],
+    [
+      'an admin key of another certificate',
+      (f) => ({ ...f, admin: { tokens: [TOKEN], tls: { ...TLS, key: 'other-key.pem' } } }),
+      /admin\.tls\.certificate: and admin\.tls\.key are not a certificate and its private key/,
+    ],
+    [
+      'an authority that is none',
+      (f) => ({
+        ...f,
+        admin: {
+          tls: { ...TLS, clientAuthority: 'admin-key.pem' },
+          clients: [{ name: 'bot', role: 'read' }],
+        },
+      }),
+      /admin\.tls\.clientAuthority: holds no certificate/,
+    ],
+    [
       'a block left empty',
       (f) => ({ ...f, session: null }),
       /session: is empty; .*or remove the line for the default/,
@@ -412,7 +541,8 @@ describe('A-112: start refuses unsafe production settings', () => {
     expect(outcome.stderr.trimEnd().split('\n')).toHaveLength(1);
     expect(outcome.stderr).toMatch(/^cloakroom: \S+\.yaml(:\d+)?: /);
     expect(outcome).toMatchObject({ code: 78, stdout: '' });
-    for (const secret of [cookieKey, sealKey, clientSecret]) expect(outcome.stderr).not.toContain(secret);
+    for (const secret of [cookieKey, sealKey, clientSecret, token])
+      expect(outcome.stderr).not.toContain(secret);
   });
 
   const files: [string, string, RegExp][] = [
@@ -556,8 +686,19 @@ describe('what a configuration comes to', () => {
         prefix: 'cloakroom',
         connectTimeout: 500,
         commandTimeout: 250,
+        cluster: false,
       },
-      session: { idle: 1_800_000, absolute: 43_200_000, sameSite: 'strict' },
+      secrets: { revocation: [] },
+      revocation: { publicKey: undefined, retryFor: 86_400_000 },
+      session: {
+        idle: 1_800_000,
+        absolute: 43_200_000,
+        sameSite: 'strict',
+        address: 'network',
+        warnBefore: 120_000,
+        freshLoginFor: 3_600_000,
+      },
+      admin: undefined,
       me: { anonymous: 'problem' },
       frontend: undefined,
       log: { level: 'info' },
@@ -575,6 +716,9 @@ describe('what a configuration comes to', () => {
       userinfo: 'off',
       accessTokenLifetime: 300_000,
       pkceUnadvertised: 'refuse',
+      backchannelLogout: 'lenient',
+      revokeOnBackchannelLogout: false,
+      frontchannelLogout: false,
     });
     expect(config.routes[0]).toEqual({
       path: '/api/',
@@ -655,6 +799,49 @@ describe('what a configuration comes to', () => {
     const config = configOf(spoilt((f) => ({ ...f, frontend: { folder: './public' } })));
     expect(config.frontend).toEqual({ folder: join(folder, 'public') });
   });
+
+  test('an admin listener: on the loopback address unless said otherwise', () => {
+    expect(configOf(spoilt((f) => ({ ...f, admin: { tokens: [TOKEN] } }))).admin).toEqual({
+      host: '127.0.0.1',
+      port: 3010,
+      tokens: [TOKEN],
+      tls: undefined,
+      clients: [],
+      requestsPerMinute: 120,
+    });
+  });
+
+  test('an admin listener for other machines, whose files start from the folder of the configuration file', () => {
+    const clients = [{ name: 'incident bot', role: 'read' }];
+    const tls = { ...TLS, clientAuthority: join(folder, 'other-certificate.pem') };
+    expect(configOf(spoilt((f) => ({ ...f, admin: { host: '::', tls, clients } }))).admin).toMatchObject({
+      host: '::',
+      clients,
+      tls: {
+        certificate: join(folder, 'admin-certificate.pem'),
+        key: join(folder, 'admin-key.pem'),
+        clientAuthority: join(folder, 'other-certificate.pem'),
+      },
+    });
+  });
+
+  test.each(['localhost', '127.0.0.2', '::1'])('an admin listener on %s needs no TLS', (host) => {
+    const admin = { host, port: 4000, tokens: [TOKEN] };
+    expect(configOf(spoilt((f) => ({ ...f, admin }))).admin).toMatchObject({ host });
+  });
+
+  test('the admin listener may have the number of the public port at another address', () => {
+    const admin = { port: 3000, tokens: [TOKEN] };
+    const listen = { host: '10.0.0.7' };
+    expect(configOf(spoilt((f) => ({ ...f, listen, admin }))).admin).toMatchObject({ port: 3000 });
+  });
+
+  test('revocation: a secret here, or its public key', () => {
+    const secret = configOf(spoilt((f) => ((f.secrets['revocation'] = [{ file: 'revocation' }]), f)));
+    expect(secret.secrets.revocation[0]?.toString()).toBe(readFileSync(join(folder, 'revocation'), 'utf8'));
+    const half = configOf(spoilt((f) => ({ ...f, revocation: { publicKey, retryFor: '1m' } })));
+    expect(half.revocation).toEqual({ publicKey, retryFor: 60_000 });
+  });
 });
 
 describe('secrets', () => {
@@ -703,6 +890,11 @@ describe('a secret written in the wrong place is never repeated', () => {
     ['as a file name that is a number', (f) => ((f.secrets['cookie'] = [{ file: Number(leak) }]), f)],
     ['as the name of a variable', (f) => ((f.secrets['cookie'] = [{ env: `${leak}+/=` }]), f)],
     ['as a client secret', (f) => ((f.providers.main['clientSecret'] = Number(leak)), f)],
+    [
+      'instead of the hash of an admin token',
+      (f) => ({ ...f, admin: { tokens: [{ ...TOKEN, sha256: Number(leak) }] } }),
+    ],
+    ['instead of a public key', (f) => ({ ...f, revocation: { publicKey: `${leak}x` } })],
     ['instead of the store', (f) => ({ ...f, store: { redis: { url: Number(leak) } } })],
   ];
 
@@ -762,6 +954,18 @@ describe('settings from the environment', () => {
       idle: 300_000,
       absolute: 3_600_000,
     });
+  });
+
+  test('a container needs no file for its admin listener either', () => {
+    const config = configOf(undefined, {
+      ...bare(),
+      CLOAKROOM_ADMIN__TOKENS__0__NAME: 'alice',
+      CLOAKROOM_ADMIN__TOKENS__0__ROLE: 'read',
+      CLOAKROOM_ADMIN__TOKENS__0__SHA256: sha256,
+      CLOAKROOM_SECRETS__REVOCATION__0__FILE: 'revocation',
+    });
+    expect(config.admin?.tokens).toEqual([{ name: 'alice', role: 'read', sha256 }]);
+    expect(config.secrets.revocation).toHaveLength(1);
   });
 
   test('a store chosen there replaces the one of the file', () => {

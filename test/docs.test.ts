@@ -6,7 +6,7 @@ import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { fileSchema } from '../src/config/schema.js';
 import { ERRORS } from '../src/errors.js';
-import { sessionScripts } from '../src/store/session-scripts.js';
+import { sessionScripts, setScripts } from '../src/store/session-scripts.js';
 
 // The documents agree with the code. What they say beyond names, nobody but a reader can check.
 
@@ -52,19 +52,33 @@ describe('docs/errors.md', () => {
   });
 });
 
-describe('docs/endpoints.md', () => {
-  const text = read('docs/endpoints.md');
-  const routes = filesIn('src', '.controller.ts').flatMap((path) => {
+/** What the controllers below a folder answer, as `GET /path/<parameter>`. */
+function routesIn(folder: string): string[] {
+  return filesIn(folder, '.controller.ts').flatMap((path) => {
     const source = read(path);
     const base = /@Controller\((?:'([^']*)')?\)/.exec(source)?.[1] ?? '';
-    const methods = source.matchAll(/@(Get|Post|Put|Patch|Delete|Head|Options|All)\((?:'([^']*)')?\)/g);
+    const methods = source.matchAll(/@(Get|Post|Put|Patch|Delete|Head|Options)\((?:'([^']*)')?\)/g);
     return [...methods].map(([, method = '', own = '']) => {
       const address = ['', base, own].filter((part, index) => index === 0 || part !== '').join('/');
       return `${method.toUpperCase()} ${address.replace(/:(\w+)/g, '<$1>')}`;
     });
   });
+}
+
+describe('docs/admin-api.md', () => {
+  test('names every route of every controller of the admin listener', () => {
+    const text = read('docs/admin-api.md');
+    const routes = routesIn('src/admin');
+    expect(routes.length).toBeGreaterThan(5);
+    expect(routes.filter((route) => !text.includes(`\`${route}\``))).toEqual([]);
+  });
+});
+
+describe('docs/endpoints.md', () => {
+  const text = read('docs/endpoints.md');
 
   test('names every route of every controller', () => {
+    const routes = ['src/auth', 'src/health'].flatMap(routesIn);
     expect(routes.length).toBeGreaterThan(6);
     expect(routes.filter((route) => !text.includes(`\`${route}\``))).toEqual([]);
   });
@@ -95,14 +109,16 @@ describe('docs/endpoints.md', () => {
 
 describe('docs/redis.md', () => {
   const text = read('docs/redis.md');
-  const scripts = Object.values(sessionScripts).join('\n');
+  const scripts = Object.values({ ...sessionScripts, ...setScripts }).join('\n');
 
   test('names every kind of key', () => {
-    const source = read('src/store/keys.ts');
-    const fixed = [...source.matchAll(/\}:([a-z]+)`/g)].map(([, kind]) => String(kind));
-    const once = /OnceKind = ([^;]+);/.exec(read('src/store/store.ts'))?.[1] ?? '';
-    const kinds = [...fixed, ...[...once.matchAll(/'(\w+)'/g)].map(([, kind]) => String(kind))];
-    expect(kinds).toEqual(expect.arrayContaining(['session', 'login', 'logout']));
+    const union = (name: string): string[] => {
+      const [, members = ''] =
+        new RegExp(`${name}[^']*((?:\\s*\\|?\\s*'[\\w-]+')+)`).exec(read('src/store/store.ts')) ?? [];
+      return [...members.matchAll(/'([\w-]+)'/g)].map(([, kind]) => String(kind));
+    };
+    const kinds = ['session', ...union('type RecordKind ='), ...union('interface SetName {\\s+kind:')];
+    expect(kinds).toEqual(expect.arrayContaining(['session', 'login', 'revocation', 'sessions', 'queue']));
     expect(kinds.filter((kind) => !text.includes(`}:${kind}\``))).toEqual([]);
   });
 
@@ -117,7 +133,7 @@ describe('docs/redis.md', () => {
 
   test('gives its user the right to every command of the scripts and of the store', () => {
     const granted = /^ACL SETUSER .*$/m.exec(text)?.[0] ?? '';
-    const called = [...scripts.matchAll(/redis\.call\('([A-Z]+)'/g)].map(([, name = '']) =>
+    const called = [...scripts.matchAll(/redis\.p?call\('([A-Z]+)'/g)].map(([, name = '']) =>
       name.toLowerCase(),
     );
     const own = [...read('src/store/redis-store.ts').matchAll(/\bredis\.([a-z]+)\(/g)].map(([, name = '']) =>

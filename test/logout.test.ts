@@ -148,7 +148,7 @@ describe('POST /auth/logout', () => {
     client.clearCookies();
     await expectGone(client, before);
     expect(c.events('session_ended').filter((line) => line['handle'] === handle)).toEqual([
-      expect.objectContaining({ cause: 'logout' }),
+      expect.objectContaining({ cause: 'user' }),
     ]);
     expect(c.provider.ledger.liveRefreshTokens()).toEqual([]);
   });

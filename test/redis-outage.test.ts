@@ -251,7 +251,7 @@ describe('B-05 a reply lost after Redis executed the command', () => {
     const client = await c.signedIn();
     const stored = new StoredSession(c, client);
     const cookie = `${client.cookieName('session')}=${client.sessionCookie?.value ?? ''}`;
-    const lost = wire.dropNextReply(scriptCall('take'));
+    const lost = wire.dropNextReply(scriptCall('end'));
     const { post } = await client.logout({ navigate: false, cookie });
     await lost;
     expect(post.status).toBe(503);

@@ -1,8 +1,19 @@
 import { Module } from '@nestjs/common';
+import { BackchannelLogoutController } from './backchannel-logout.controller.js';
 import { CallbackController } from './callback.controller.js';
+import { FrontchannelLogoutController } from './frontchannel-logout.controller.js';
 import { LoginController } from './login.controller.js';
 import { LogoutController } from './logout.controller.js';
 import { MeController } from './me.controller.js';
 
-@Module({ controllers: [LoginController, CallbackController, MeController, LogoutController] })
+@Module({
+  controllers: [
+    LoginController,
+    CallbackController,
+    MeController,
+    LogoutController,
+    BackchannelLogoutController,
+    FrontchannelLogoutController,
+  ],
+})
 export class AuthModule {}

@@ -1,6 +1,6 @@
 import type { Request, Response } from 'express';
 import type { Config } from '../config/schema.js';
-import { CloakroomError } from '../errors.js';
+import { SYSTEM } from '../endings/audit-log.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
 import type { Logger } from '../observability/logger.js';
@@ -10,12 +10,12 @@ import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
 import { exchangeFailure, isHealthy, providerFailure } from '../oidc/oidc-errors.js';
 import type { Providers } from '../oidc/providers.js';
 import type { SessionCookie } from '../session/session-cookie.js';
-import type { SessionsService } from '../session/sessions.service.js';
-import type { SessionContents } from '../store/session-contents.js';
-import { tokensAfterGrant } from '../tokens/token-lifetime.js';
+import { LOGIN_URL, type SessionsService } from '../session/sessions.service.js';
+import type { Epoch } from '../store/policy-epoch.js';
 import type { LoginAttempt, LoginAttempts } from './login-attempts.js';
 import { CallbackRefusedError } from './callback-refused.js';
 import { isNavigation } from './navigation.js';
+import type { SessionStart } from './session-start.js';
 import { requireSecureTransport } from './transport.js';
 
 /** Errors of the provider that mean: not without asking the person, which a silent login must not do. */
@@ -37,6 +37,7 @@ interface Answer {
 export class CallbackService {
   readonly #config: Config;
   readonly #attempts: LoginAttempts;
+  readonly #start: SessionStart;
   readonly #providers: Providers;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
@@ -46,6 +47,7 @@ export class CallbackService {
   constructor(parts: {
     config: Config;
     attempts: LoginAttempts;
+    start: SessionStart;
     providers: Providers;
     sessions: SessionsService;
     cookie: SessionCookie;
@@ -54,6 +56,7 @@ export class CallbackService {
   }) {
     this.#config = parts.config;
     this.#attempts = parts.attempts;
+    this.#start = parts.start;
     this.#providers = parts.providers;
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
@@ -87,8 +90,11 @@ export class CallbackService {
     if (attempt.silent && error !== null && NEEDS_INTERACTION.has(error)) {
       return { location: attempt.returnTo, cookies: [this.#attempts.clearing(state), this.#silentMark()] };
     }
-    const { tokens, claims } = await this.#exchange(request, provider, parameters, state, attempt);
-    const handle = await this.#start(request, response, provider, tokens, claims);
+    const exchange = await this.#exchange(request, provider, parameters, state, attempt);
+    const started = await this.#start.run(request, response, { provider, attempt, ...exchange });
+    if (started === 'sign-in-again') return this.#signInAgain(state, attempt);
+    if (started === 'denied') throw this.#refused(request, 'ended-meanwhile');
+    const { handle } = started;
     await this.#endReplaced(handle, [attempt.replaces, this.#cookie.currentHandle(cookie)]);
     return {
       location: attempt.returnTo,
@@ -127,9 +133,11 @@ export class CallbackService {
     parameters: URLSearchParams,
     state: string,
     attempt: LoginAttempt,
-  ): Promise<{ tokens: TokenAnswer; claims: Claims }> {
+  ): Promise<{ tokens: TokenAnswer; claims: Claims; epoch: Epoch }> {
     const { nonce, codeVerifier, maxAge } = attempt;
     try {
+      // Before the provider is asked: what an operator changes meanwhile counts for these tokens too.
+      const epoch = await this.#start.epoch();
       const exchange = await provider.gate.run(async () => {
         try {
           return {
@@ -141,7 +149,7 @@ export class CallbackService {
         }
       });
       if ('error' in exchange) throw exchange.error;
-      return exchange;
+      return { ...exchange, epoch };
     } catch (cause) {
       const { error, event, reason } = exchangeFailure(cause);
       const fields = { provider: provider.name, reason, reference: requestId(request), error: cause };
@@ -156,88 +164,26 @@ export class CallbackService {
     }
   }
 
-  async #contents(
-    request: Request,
-    provider: OidcClient,
-    tokens: TokenAnswer,
-    claims: Claims,
-  ): Promise<SessionContents> {
-    const { accessTokenLifetime, rotation } = provider.config;
-    const leeway = rotation.policy === 'leeway' ? rotation.leeway : 0;
-    const now = Date.now();
-    const shown = { ...claims, ...(await this.#userinfo(request, provider, tokens, claims)) };
-    const { sid, auth_time: authTime, acr } = claims;
-    return {
-      provider: provider.name,
-      issuer: claims.iss,
-      subject: claims.sub,
-      ...(typeof sid === 'string' ? { sid } : {}),
-      ...(typeof authTime === 'number' ? { authTime } : {}),
-      ...(typeof acr === 'string' ? { acr } : {}),
-      createdAt: now,
-      absoluteAt: now + this.#config.session.absolute,
-      claims: pick(shown, this.#config.me.claims),
-      idToken: tokens.idToken ?? '',
-      tokens: tokensAfterGrant(
-        tokens,
-        undefined,
-        { fallback: accessTokenLifetime, leeway },
-        now,
-        Math.random(),
-      ),
-    };
-  }
-
-  async #userinfo(
-    request: Request,
-    provider: OidcClient,
-    tokens: TokenAnswer,
-    claims: Claims,
-  ): Promise<Record<string, unknown>> {
-    const { userinfo } = provider.config;
-    if (userinfo === 'off') return {};
-    try {
-      return await provider.userinfo(tokens.accessToken, claims.sub);
-    } catch (cause) {
-      const failure = providerFailure(cause);
-      const reference = requestId(request);
-      this.#logger.warn('userinfo_failed', {
-        provider: provider.name,
-        reason: failure.kind,
-        reference,
-        error: cause,
-      });
-      // An answer about somebody else is an attack or a fault that no option excuses.
-      if (failure.kind === 'rejected') throw new CloakroomError('callback-refused', { cause });
-      if (userinfo === 'required') throw new CloakroomError('idp-invalid', { cause });
-      return {};
-    }
-  }
-
-  async #start(
-    request: Request,
-    response: Response,
-    provider: OidcClient,
-    tokens: TokenAnswer,
-    claims: Claims,
-  ): Promise<string> {
-    try {
-      const contents = await this.#contents(request, provider, tokens, claims);
-      return await this.#sessions.start(request, response, contents);
-    } catch (error) {
-      provider.discard(tokens);
-      throw error;
-    }
-  }
-
   /** Only now, with the new session stored: a failure before must leave the old one alone. */
   async #endReplaced(handle: string, replaced: readonly (string | undefined)[]): Promise<void> {
     for (const old of new Set(replaced)) {
       if (old === undefined || old === handle) continue;
-      await this.#sessions.endByHandle(old, 'login-again').catch((error: unknown) => {
+      await this.#sessions.endByHandle(old, 'replaced', SYSTEM).catch((error: unknown) => {
         this.#logger.warn('replaced_session_not_ended', { handle: old, error });
       });
     }
+  }
+
+  /** The provider signed the person in without asking, although their sessions were ended by force a while ago. */
+  #signInAgain(state: string, attempt: LoginAttempt): Answer {
+    const clearing = this.#attempts.clearing(state);
+    if (attempt.silent) return { location: attempt.returnTo, cookies: [clearing, this.#silentMark()] };
+    const query = new URLSearchParams({
+      prompt: 'login',
+      provider: attempt.provider,
+      returnTo: attempt.returnTo,
+    });
+    return { location: `${LOGIN_URL}?${query.toString()}`, cookies: [clearing] };
   }
 
   #refused(request: Request, reason: string, mayRestart = false): CallbackRefusedError {
@@ -261,10 +207,4 @@ export class CallbackService {
       .filter((name) => cookieValues(cookieHeader, name).length > 0)
       .map((name) => serializeCookie(name, '', flags));
   }
-}
-
-function pick(claims: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(
-    names.filter((name) => Object.hasOwn(claims, name)).map((name) => [name, claims[name]]),
-  );
 }

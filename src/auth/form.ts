@@ -15,7 +15,8 @@ export async function readForm(request: Request): Promise<URLSearchParams> {
   // The server sets no time for bodies, since uploads may be long; a form is not.
   const late = setTimeout(() => request.destroy(), READ_WITHIN);
   try {
-    for await (const chunk of request) {
+    // A body that is too large must leave its connection whole: the answer goes there.
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       const bytes = chunk as Buffer;
       size += bytes.length;
       if (size > MAX_SIZE) throw new CloakroomError('payload-too-large');

@@ -13,6 +13,10 @@ export interface LoginAttempt {
   /** Seconds, as asked of the provider. */
   maxAge?: number;
   silent: boolean;
+  /** The provider was told to ask for a sign-in, whoever is signed in there. */
+  fresh: boolean;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
   /** The browser's session at the start, which the new one replaces. */
   replaces?: string;
 }
@@ -52,11 +56,11 @@ export class LoginAttempts {
    */
   async begin(
     cookieHeader: string | undefined,
-    wish: Omit<LoginAttempt, 'nonce' | 'codeVerifier'>,
+    wish: Omit<LoginAttempt, 'nonce' | 'codeVerifier' | 'startedAt'>,
   ): Promise<{ state: string; attempt: LoginAttempt; cookies: string[] }> {
     const state = token();
     const binding = token();
-    const attempt: LoginAttempt = { ...wish, nonce: token(), codeVerifier: token() };
+    const attempt: LoginAttempt = { ...wish, startedAt: Date.now(), nonce: token(), codeVerifier: token() };
     await this.#records.put('login', state + binding, attempt, LIFETIME);
     const value = `${Date.now().toString(36)}.${binding}`;
     const cookie = serializeCookie(this.#cookieName(state), value, {

@@ -64,12 +64,18 @@ export class LoginService {
       return { location: returnTo, cookies: [] };
     }
 
-    const maxAge = parameters.forwarded['max_age'];
+    const forwarded = { ...parameters.forwarded };
+    const maxAge = forwarded['max_age'];
     const replaces = this.#cookie.currentHandle(cookie);
+    if (!silent && replaces !== undefined && (await this.#sessions.wasForcedOut(replaces))) {
+      // Single sign-on would otherwise undo what an operator or the provider did. The callback looks again.
+      forwarded['prompt'] = 'login';
+    }
     const { state, attempt, cookies } = await this.#attempts.begin(cookie, {
       provider: provider.name,
       returnTo,
       silent,
+      fresh: forwarded['prompt']?.split(' ').includes('login') === true,
       ...(maxAge === undefined ? {} : { maxAge: Number(maxAge) }),
       ...(replaces === undefined ? {} : { replaces }),
     });
@@ -78,7 +84,7 @@ export class LoginService {
       state,
       nonce,
       codeVerifier,
-      parameters: parameters.forwarded,
+      parameters: forwarded,
     });
     if (parameters.restart) cookies.push(this.#restartMark());
     return { location: url.href, cookies };

@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { Request } from 'express';
 import type { Config } from '../config/schema.js';
+import type { Actor } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
+import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
 import type { Logger } from '../observability/logger.js';
 import type { Providers } from '../oidc/providers.js';
@@ -46,6 +48,7 @@ export class LogoutService {
   readonly #providers: Providers;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
+  readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
 
   constructor(parts: {
@@ -54,6 +57,7 @@ export class LogoutService {
     providers: Providers;
     sessions: SessionsService;
     cookie: SessionCookie;
+    trusted: TrustedProxies;
     logger: Logger;
   }) {
     this.#config = parts.config;
@@ -61,6 +65,7 @@ export class LogoutService {
     this.#providers = parts.providers;
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
+    this.#trusted = parts.trusted;
     this.#logger = parts.logger;
   }
 
@@ -75,7 +80,7 @@ export class LogoutService {
     const session = await this.#sessions.findIfAny(request.headers.cookie, { slide: false });
     const cookies = this.#cookie.clearing();
     if (session === undefined) return { location: returnTo, cookies };
-    await this.#sessions.end(session, 'logout');
+    await this.#sessions.end(session, this.#actor(request, session));
     const pending = await this.#remember(session, returnTo);
     if (pending === undefined) return { location: returnTo, cookies };
     return { location: `${LOGOUT_PATH}?token=${pending.ticket}`, cookies: [...cookies, pending.cookie] };
@@ -102,7 +107,7 @@ export class LogoutService {
     if (this.#cookie.unsign(TOKEN, token) !== session.handle) {
       throw new CloakroomError('csrf', { public: { reason: 'logout-token' } });
     }
-    await this.#sessions.end(session, 'logout');
+    await this.#sessions.end(session, this.#actor(request, session));
     const answer = await this.#atProvider(pendingLogout(session, returnTo));
     return { location: answer.location, cookies: [...this.#cookie.clearing(), ...answer.cookies] };
   }
@@ -152,6 +157,10 @@ export class LogoutService {
       this.#logger.warn('logout_at_provider_skipped', { provider: pending.provider, error });
       return { location: pending.returnTo, cookies: otherwise };
     }
+  }
+
+  #actor(request: Request, { contents }: OpenSession): Actor {
+    return { kind: 'user', name: contents.subject, from: this.#trusted.clientAddress(request) };
   }
 
   /** Back from the provider. Without the state of a logout that began here the page is neutral; nothing is ended. */

@@ -1,6 +1,6 @@
 import { formatDuration } from '../config/duration.js';
 import type { Config, ProviderConfig } from '../config/schema.js';
-import { callbackPath } from '../oidc/providers.js';
+import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';
 import { cookieNames } from '../session/cookie-names.js';
 import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
@@ -43,7 +43,7 @@ export async function check(config: Config): Promise<number> {
 
   config.providers.forEach((provider, index) => {
     report.section(`Provider ${provider.name}`);
-    report.table(providerRows(provider, config.publicUrl + callbackPath(index, provider.name)));
+    report.table(providerRows(provider, index, config.publicUrl));
     report.findings(`providers.${provider.name}`, providers[index] ?? []);
   });
 
@@ -84,13 +84,27 @@ function cookieRows(config: Config): Row[] {
   ];
 }
 
-function providerRows(provider: ProviderConfig, callback: string): Row[] {
-  const { rotation } = provider;
+function providerRows(provider: ProviderConfig, index: number, publicUrl: string): Row[] {
+  const { name, rotation, backchannelLogout, frontchannelLogout } = provider;
   return [
     ['issuer', provider.issuer],
     ['client', `${provider.clientId}, ${provider.clientAuth}`],
-    ['redirect URI', `${callback}, to be registered at the provider`],
-    ['after logout', `${new URL('/auth/logout', callback).href}, to be registered as well`],
+    ['redirect URI', `${publicUrl}${callbackPath(index, name)}, to be registered at the provider`],
+    ['after logout', `${publicUrl}/auth/logout, to be registered as well`],
+    [
+      'back-channel logout',
+      backchannelLogout === 'off'
+        ? 'off'
+        : `${publicUrl}${backchannelLogoutPath(index, name)}, to be registered where the provider offers it (${backchannelLogout})`,
+    ],
+    ...(frontchannelLogout
+      ? [
+          [
+            'front-channel logout',
+            `${publicUrl}${frontchannelLogoutPath(index, name)}, with iss and sid (frontchannel_logout_session_required)`,
+          ],
+        ]
+      : []),
     ['scopes', provider.scopes.join(' ')],
     [
       'rotation',

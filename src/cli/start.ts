@@ -11,6 +11,8 @@ export async function start(config: Config): Promise<number> {
   const logger = new Logger(config.log.level);
   const { server, services } = await createApp(config, logger);
   services.providers.start();
+  services.epoch.start();
+  services.live.start();
   try {
     await listen(server, config.listen);
   } catch (error) {
@@ -26,6 +28,8 @@ export async function start(config: Config): Promise<number> {
     return 1;
   }
   const address = server.address();
+  services.housekeeping.start();
+  services.revocations.start();
   logger.info('listening', {
     port: typeof address === 'object' ? address?.port : undefined,
     publicUrl: config.publicUrl,
@@ -44,6 +48,10 @@ export async function start(config: Config): Promise<number> {
   await close(server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();
+  services.live.stop();
+  services.epoch.stop();
+  services.housekeeping.stop();
+  await services.revocations.stop();
   await services.providers.close();
   await services.store.close();
   logger.info('stopped');

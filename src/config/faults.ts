@@ -42,6 +42,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   redis: 'write store: { redis: { url: … } }',
   redirectUri: 'remove it: the redirect URI is publicUrl followed by /auth/callback',
   scope: 'write scopes: [openid, …]',
+  token: 'write sha256: …, the hash that `cloakroom admin-token` prints beside the token',
   tls: 'remove it: certificates are always verified; NODE_EXTRA_CA_CERTS names further authorities',
 };
 

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { Config, FileConfig, ProviderConfig, RouteConfig, SecretPlace } from './schema.js';
+import type { AdminConfig, Config, FileConfig, ProviderConfig, RouteConfig, SecretPlace } from './schema.js';
 import { secretRef, type SecretSources } from './secrets.js';
 
 /** From what was written to what the server uses. Called only for a configuration without faults. */
@@ -11,7 +11,12 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     secureCookies: protocol === 'https:',
     listen: file.listen,
     store: resolveStore(file.store, sources),
-    secrets: { cookie: file.secrets.cookie.map(key), seal: file.secrets.seal.map(key) },
+    secrets: {
+      cookie: file.secrets.cookie.map(key),
+      seal: file.secrets.seal.map(key),
+      revocation: file.secrets.revocation.map(key),
+    },
+    revocation: { publicKey: file.revocation.publicKey, retryFor: file.revocation.retryFor },
     providers: Object.entries(file.providers).map(([name, written]): ProviderConfig => {
       const { rotation, clientSecret, ...rest } = written;
       return {
@@ -29,6 +34,7 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
       upstream: resolveUpstream(route.upstream),
     })),
     frontend: file.frontend && { folder: resolve(sources.folder, file.frontend.folder) },
+    admin: file.admin && resolveAdmin(file.admin, sources.folder),
     log: file.log,
     shutdown: file.shutdown,
   });
@@ -38,6 +44,18 @@ function resolveStore(store: FileConfig['store'], sources: SecretSources): Confi
   if (store === 'memory' || !store.redis) return { kind: 'memory' };
   const { url, ...rest } = store.redis;
   return { kind: 'redis', url: typeof url === 'string' ? url : secretRef(url, sources).read(), ...rest };
+}
+
+function resolveAdmin(written: NonNullable<FileConfig['admin']>, folder: string): AdminConfig {
+  const { tls, ...rest } = written;
+  return {
+    ...rest,
+    tls: tls && {
+      certificate: resolve(folder, tls.certificate),
+      key: resolve(folder, tls.key),
+      clientAuthority: tls.clientAuthority === undefined ? undefined : resolve(folder, tls.clientAuthority),
+    },
+  };
 }
 
 /** The final slash decides whether the prefix is replaced, so none may be added to a bare origin. */

@@ -3,15 +3,14 @@ import { resolve } from 'node:path';
 import { isLoopbackHost, parseUrl } from './addresses.js';
 import { parseDuration } from './duration.js';
 import type { LocatedWrong } from './faults.js';
+import { adminRules } from './admin-rules.js';
 import { reasonOf } from './secrets.js';
-import { root, unwrap, type Path } from './settings.js';
+import { fallback, type Look, type Path } from './settings.js';
 
 /**
  * Rules between settings. They read the values as written, so that they speak even while another setting of the
  * same block is faulty: all faults are told at once.
  */
-
-type Look = (...path: Path) => unknown;
 
 export function crossCheck(valueAt: (path: Path) => unknown, folder: string): LocatedWrong[] {
   const look: Look = (...path) => valueAt(path);
@@ -21,6 +20,9 @@ export function crossCheck(valueAt: (path: Path) => unknown, folder: string): Lo
     ...routePaths(look),
     ...sameProvider(look),
     ...frontendFolder(look, folder),
+    ...revocationKeys(look),
+    ...clusterDatabase(look),
+    ...adminRules(look, folder),
   ];
 }
 
@@ -75,12 +77,6 @@ function sessionTimes(look: Look): LocatedWrong[] {
       remedy: 'write an idle time of at most the absolute one, such as idle: 30m and absolute: 12h',
     },
   ];
-}
-
-function fallback(block: string, key: string): unknown {
-  const inner = unwrap(root).definition.shape?.[block];
-  const leaf = inner && unwrap(inner).definition.shape?.[key];
-  return leaf && unwrap(leaf).fallback;
 }
 
 function routePaths(look: Look): LocatedWrong[] {
@@ -144,6 +140,33 @@ function frontendFolder(look: Look, folder: string): LocatedWrong[] {
       problem: `${JSON.stringify(path)} ${problem}`,
       remedy:
         'name the folder of the built front end, relative to the configuration file, or remove frontend',
+    },
+  ];
+}
+
+function revocationKeys(look: Look): LocatedWrong[] {
+  const secrets = look('secrets', 'revocation');
+  if (!Array.isArray(secrets) || secrets.length === 0 || look('revocation', 'publicKey') === undefined)
+    return [];
+  return [
+    {
+      path: ['revocation', 'publicKey'],
+      problem: 'stands beside secrets.revocation, from which the public key follows',
+      remedy: 'remove one of the two: the secret where tokens are revoked, the public key everywhere else',
+    },
+  ];
+}
+
+function clusterDatabase(look: Look): LocatedWrong[] {
+  const url = look('store', 'redis', 'url');
+  if (look('store', 'redis', 'cluster') !== true || typeof url !== 'string') return [];
+  const database = parseUrl(url)?.pathname ?? '';
+  if (!/^\/[0-9]*[1-9][0-9]*$/.test(database)) return [];
+  return [
+    {
+      path: ['store', 'redis', 'url'],
+      problem: `names the database ${database.slice(1)}, and a Redis Cluster has only database 0`,
+      remedy: 'leave the number away; prefix keeps the keys of several applications apart',
     },
   ];
 }

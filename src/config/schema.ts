@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { isHostAndPort, isListenHost, isLoopbackHost, parseAddressRange, parseUrl } from './addresses.js';
+import { isAgreementKey } from './agreement-key.js';
 import { DURATION_PATTERN, parseDuration } from './duration.js';
 import {
   isReservedAuthorizationParameter,
@@ -37,6 +38,9 @@ export interface ProviderConfig {
   readonly responseMode: 'query' | 'form_post';
   readonly idTokenHint: boolean;
   readonly revokeOnLogout: boolean;
+  readonly backchannelLogout: 'lenient' | 'strict' | 'off';
+  readonly revokeOnBackchannelLogout: boolean;
+  readonly frontchannelLogout: boolean;
   readonly accessTokenLifetime: number;
   readonly pkceUnadvertised: 'refuse' | 'allow';
   readonly authorizationParameters: Readonly<Record<string, string>>;
@@ -48,6 +52,20 @@ export interface RouteConfig {
   readonly headers: { readonly requestAllow: readonly string[]; readonly responseAllow: readonly string[] };
   readonly cookies: readonly string[];
   readonly timeouts: { readonly connect: number; readonly firstByte: number; readonly idle: number };
+}
+export type AdminRole = 'read' | 'end';
+export interface AdminConfig {
+  readonly host: string;
+  readonly port: number;
+  /** `sha256` is the hash of the token in lower-case hexadecimal digits. */
+  readonly tokens: readonly { readonly name: string; readonly role: AdminRole; readonly sha256: string }[];
+  /** Absolute paths of PEM files. */
+  readonly tls:
+    | { readonly certificate: string; readonly key: string; readonly clientAuthority: string | undefined }
+    | undefined;
+  /** `name` is the common name of a client certificate. */
+  readonly clients: readonly { readonly name: string; readonly role: AdminRole }[];
+  readonly requestsPerMinute: number;
 }
 export interface Config {
   readonly publicUrl: string;
@@ -65,13 +83,27 @@ export interface Config {
         readonly prefix: string;
         readonly connectTimeout: number;
         readonly commandTimeout: number;
+        readonly cluster: boolean;
       };
-  readonly secrets: { readonly cookie: readonly Buffer[]; readonly seal: readonly Buffer[] };
+  readonly secrets: {
+    readonly cookie: readonly Buffer[];
+    readonly seal: readonly Buffer[];
+    readonly revocation: readonly Buffer[];
+  };
+  readonly revocation: { readonly publicKey: string | undefined; readonly retryFor: number };
   readonly providers: readonly ProviderConfig[];
-  readonly session: { readonly idle: number; readonly absolute: number; readonly sameSite: 'strict' | 'lax' };
+  readonly session: {
+    readonly idle: number;
+    readonly absolute: number;
+    readonly sameSite: 'strict' | 'lax';
+    readonly address: 'off' | 'network' | 'full';
+    readonly warnBefore: number;
+    readonly freshLoginFor: number;
+  };
   readonly me: { readonly anonymous: 'problem' | 'ok'; readonly claims: readonly string[] };
   readonly routes: readonly RouteConfig[];
   readonly frontend: { readonly folder: string } | undefined;
+  readonly admin: AdminConfig | undefined;
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
   readonly shutdown: { readonly delay: number; readonly drain: number };
 }
@@ -333,6 +365,11 @@ const store = z.union([
               'Longest wait for the answer to one command. A request then gets 503 and keeps its cookie.',
             example: '250ms',
           }),
+          cluster: setting(z.boolean().prefault(false), {
+            description:
+              'Whether `url` is one node of a Redis Cluster. The other nodes are then found by asking it, and the database is 0.',
+            example: true,
+          }),
         })
         .optional()
         .meta({ description: 'Sessions in Redis: any number of replicas.' }),
@@ -496,6 +533,25 @@ const provider = z
         'Whether the refresh token is revoked at the provider at logout (RFC 7009), where it can be.',
       example: true,
     }),
+    backchannelLogout: setting(z.enum(['lenient', 'strict', 'off']).prefault('lenient'), {
+      description:
+        'Whether the provider may end sessions by calling `POST /auth/backchannel-logout` (OpenID Connect Back-Channel ' +
+        'Logout). `lenient` accepts what real providers send, such as a token without `exp`; `strict` holds them to the ' +
+        'specification; `off` refuses every call.',
+      example: 'lenient',
+    }),
+    revokeOnBackchannelLogout: setting(z.boolean().prefault(false), {
+      description:
+        'Whether the refresh token is revoked at the provider when the provider itself ended the session. Most providers ' +
+        'revoke it on their own, and some end further sessions of the user when one is revoked.',
+      example: true,
+    }),
+    frontchannelLogout: setting(z.boolean().prefault(false), {
+      description:
+        'Whether the provider may end a session by loading `/auth/frontchannel-logout` in a frame of the browser (OpenID ' +
+        'Connect Front-Channel Logout). Browsers that keep cookies from frames make it unreliable: prefer the back channel.',
+      example: true,
+    }),
     accessTokenLifetime: setting(duration('1s', '24h').prefault('5m'), {
       description: 'Assumed life of an access token when the provider does not state `expires_in`.',
       example: '5m',
@@ -613,6 +669,101 @@ const route = z
   })
   .meta({ description: 'One prefix and its upstream.' });
 
+const ROLE = setting(z.enum(['read', 'end']), {
+  description: '`read` may look at sessions, `end` may also end them.',
+  example: 'read',
+});
+
+// The value is never repeated: it is most likely the token itself.
+const NOT_TOKEN_HASH: Wrong = {
+  problem: 'is not the SHA-256 of a token, in 64 lower-case hexadecimal digits',
+  remedy: '`cloakroom admin-token` makes a token and prints the hash to write here',
+};
+
+const NOT_PUBLIC_KEY: Wrong = {
+  problem: 'is not an X25519 public key, 32 bytes in base64url',
+  remedy: 'write the public key that belongs to the first of secrets.revocation, 43 characters',
+};
+
+const admin = z.strictObject({
+  host: setting(
+    checked(z.string(), (host) =>
+      isListenHost(host)
+        ? undefined
+        : { problem: `${quote(host)} is not an address`, remedy: 'write 127.0.0.1, ::1 or 10.1.2.3' },
+    ).prefault('127.0.0.1'),
+    {
+      description: 'Address to listen on. Any that is not a loopback address needs `tls`.',
+      example: '127.0.0.1',
+    },
+  ),
+  port: setting(z.int().min(0).max(65535).prefault(3010), {
+    description: 'Port to listen on; 0 takes a free one, which the log names.',
+    example: 3010,
+  }),
+  tokens: z
+    .array(
+      z
+        .strictObject({
+          name: setting(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/), {
+            description: 'Who holds the token, as the audit log will say.',
+            example: 'alice',
+          }),
+          role: ROLE,
+          sha256: setting(
+            checked(z.string(), (text) => (/^[0-9a-f]{64}$/.test(text) ? undefined : NOT_TOKEN_HASH)),
+            {
+              description:
+                'SHA-256 of the token in 64 lower-case hexadecimal digits. `cloakroom admin-token` makes both; the token ' +
+                'itself never stands here.',
+              example: '<64 digits, as `cloakroom admin-token` prints them>',
+              secret: true,
+            },
+          ),
+        })
+        .meta({ description: 'One token.' }),
+    )
+    .prefault([])
+    .meta({ description: 'Tokens that may be shown as `Authorization: Bearer …`.' }),
+  tls: z
+    .strictObject({
+      certificate: setting(z.string().min(1), {
+        description: 'PEM file of the certificate and its chain, relative to the configuration file.',
+        example: './admin-certificate.pem',
+      }),
+      key: setting(z.string().min(1), {
+        description: 'PEM file of its private key, relative to the configuration file.',
+        example: '/run/secrets/admin-key.pem',
+      }),
+      clientAuthority: setting(z.string().min(1).optional(), {
+        description:
+          'PEM file of the authority whose client certificates are accepted, relative to the configuration file. It should ' +
+          'issue for this purpose only.',
+        example: './operators-ca.pem',
+      }),
+    })
+    .optional()
+    .meta({ description: 'TLS of the admin listener.' }),
+  clients: z
+    .array(
+      z
+        .strictObject({
+          name: setting(z.string().regex(/^[\x20-\x7e]{1,64}$/), {
+            description: 'Common name (CN) of the client certificate.',
+            example: 'incident-bot',
+          }),
+          role: ROLE,
+        })
+        .meta({ description: 'One holder of a client certificate.' }),
+    )
+    .prefault([])
+    .meta({ description: 'Client certificates that are accepted instead of a token.' }),
+  requestsPerMinute: setting(z.int().min(1).max(100_000).prefault(120), {
+    description: 'How many requests each operator, and each address, may make in a minute.',
+    example: 120,
+  }),
+});
+
 export const fileSchema = z.strictObject({
   publicUrl: setting(publicUrl, {
     description:
@@ -661,11 +812,42 @@ export const fileSchema = z.strictObject({
         example: [{ env: 'CLOAKROOM_SEAL' }],
         secret: true,
       }),
+      revocation: setting(z.array(secretPlace).prefault([]), {
+        description:
+          'Keys by which this process can read the refresh token of an ended session, to revoke it at the provider while ' +
+          "nobody's cookie is at hand. The first is written to, all open. Without any, and without `revocation.publicKey`, " +
+          'a forced end leaves the refresh token to expire. Give it to as few processes as possible.',
+        example: [{ file: '/run/secrets/revocation' }],
+        secret: true,
+      }),
     })
     .meta({
       description:
         'Lists, so that each can be rotated. Every secret has at least 32 bytes and all differ; make one with ' +
         '`openssl rand -base64 48`. They are read at start.',
+    }),
+  revocation: z
+    .strictObject({
+      publicKey: setting(
+        checked(z.string(), (text) => (isAgreementKey(text) ? undefined : NOT_PUBLIC_KEY)).optional(),
+        {
+          description:
+            'Public key (X25519, 32 bytes in base64url) for processes without `secrets.revocation`: they can put refresh ' +
+            'tokens away for revocation, and only a process that has the secret can read them. Where the secret is given ' +
+            'the key follows from it.',
+          example: '77v3ctzAwThnYAuZOQwVJARiJJlCqoJQ1I33Jo1VJHA',
+          secret: true,
+        },
+      ),
+      retryFor: setting(duration('1m', '7d').prefault('24h'), {
+        description: 'How long revocation is tried again while the provider cannot be reached.',
+        example: '24h',
+      }),
+    })
+    .prefault({})
+    .meta({
+      description:
+        'Revocation of refresh tokens at the provider when a session is ended by an operator or the provider.',
     }),
   providers: checked(
     z.record(
@@ -711,9 +893,27 @@ export const fileSchema = z.strictObject({
           },
         },
       }),
+      address: setting(z.enum(['off', 'network', 'full']).prefault('network'), {
+        description:
+          "What is remembered of the browser's address for lists of sessions: nothing (`off`), its `network` (the first 24 " +
+          'bits of an IPv4 address, 48 of an IPv6 one) or the `full` address.',
+        example: 'network',
+      }),
+      warnBefore: setting(duration('0s', '1d').prefault('2m'), {
+        description: 'How long before a session runs out open pages are told so, by `GET /auth/events`.',
+        example: '2m',
+      }),
+      freshLoginFor: setting(duration('0s', '30d').prefault('1h'), {
+        description:
+          'After an operator or the provider ended a session, how long a login of the same person asks the provider for a ' +
+          'fresh sign-in (`prompt=login`), so that single sign-on does not undo the end at once. `0s` never asks.',
+        example: '1h',
+      }),
     })
     .prefault({})
-    .meta({ description: 'How long sessions live, and when their cookie is sent.' }),
+    .meta({
+      description: 'How long sessions live, when their cookie is sent, and what is remembered of them.',
+    }),
   me: z
     .strictObject({
       anonymous: setting(z.enum(['problem', 'ok']).prefault('problem'), {
@@ -744,6 +944,11 @@ export const fileSchema = z.strictObject({
     .meta({
       description: 'Static files served beside the proxy. Without it, something else serves the page.',
     }),
+  admin: admin.optional().meta({
+    description:
+      'A second listener by which operators list and end sessions over HTTP: [admin-api.md](admin-api.md). Without this ' +
+      'block there is none. Everybody who calls it shows a token or a client certificate.',
+  }),
   log: z
     .strictObject({
       level: setting(z.enum(['debug', 'info', 'warn', 'error']).prefault('info'), {

@@ -84,7 +84,7 @@ interface Place {
 /** Where secrets can stand. Read from the values as written, so that a fault elsewhere hides none here. */
 function placesOf(valueAt: (path: Path) => unknown): Place[] {
   const places: Place[] = [];
-  for (const list of ['cookie', 'seal']) {
+  for (const list of ['cookie', 'seal', 'revocation']) {
     const elements = valueAt(['secrets', list]);
     if (!Array.isArray(elements)) continue;
     elements.forEach((_, index) => places.push({ path: ['secrets', list, index], use: 'key' }));

@@ -153,3 +153,13 @@ export function* settings(schema: z.ZodType = root, path: Path = []): Generator<
     }
   }
 }
+
+/** How a rule looks at the values as they were written. */
+export type Look = (...path: Path) => unknown;
+
+/** The default of a setting two levels deep, as it would be written. */
+export function fallback(block: string, key: string): unknown {
+  const inner = unwrap(root).definition.shape?.[block];
+  const leaf = inner && unwrap(inner).definition.shape?.[key];
+  return leaf && unwrap(leaf).fallback;
+}

@@ -10,6 +10,8 @@ import { DATA_CSP, securityHeaders } from './security-headers.js';
  * @see RFC 9110 section 11.6.1
  */
 const CHALLENGE = 'Cloakroom realm="session"';
+/** For operators, whose listener answers no browser. */
+const ADMIN_CHALLENGE = 'Bearer realm="admin"';
 
 /** The document of RFC 9457 for an error; `instance` is the reference in our log. */
 export function problemDocument(error: CloakroomError, instance: string): Record<string, unknown> {
@@ -25,7 +27,9 @@ export function problemDocument(error: CloakroomError, instance: string): Record
 /** Header lines an error's answer has whatever its body looks like. */
 export function problemHeaders(error: CloakroomError): [string, string][] {
   const headers: [string, string][] = [['cache-control', 'no-store']];
-  if (error.status === 401) headers.push(['www-authenticate', CHALLENGE]);
+  if (error.status === 401) {
+    headers.push(['www-authenticate', error.code === 'unauthorized' ? ADMIN_CHALLENGE : CHALLENGE]);
+  }
   if (error.allow !== undefined) headers.push(['allow', error.allow.join(', ')]);
   if (error.retryAfter !== undefined) {
     headers.push(['retry-after', String(Math.max(1, Math.ceil(error.retryAfter)))]);

@@ -10,6 +10,7 @@ type Fields = Record<string, unknown>;
  */
 export class Logger {
   readonly #pino;
+  readonly #audit;
 
   constructor(level: string, destination?: DestinationStream) {
     this.#pino = pino(
@@ -22,6 +23,7 @@ export class Logger {
       },
       destination ?? pino.destination({ dest: 1, sync: false, minLength: 0 }),
     );
+    this.#audit = this.#pino.child({ log: 'audit' }, { level: 'info' });
   }
 
   get isDebug(): boolean {
@@ -44,6 +46,11 @@ export class Logger {
     this.#write('error', event, fields);
   }
 
+  /** A line of the audit log: written whatever the level is, and marked as such. */
+  audit(event: string, fields: Fields): void {
+    this.#audit.info(safeFields(event, fields));
+  }
+
   /** Waits until everything written so far has left the process. */
   flush(): Promise<void> {
     return new Promise((resolve) => {
@@ -54,12 +61,16 @@ export class Logger {
   }
 
   #write(level: Level, event: string, fields: Fields = {}): void {
-    const safe: Fields = { event };
-    for (const [name, value] of Object.entries(fields)) {
-      if (value === undefined) continue;
-      if (value instanceof Error) safe[name] = redactError(value);
-      else safe[name] = isSecretName(name) ? '[secret]' : value;
-    }
-    this.#pino[level](safe);
+    this.#pino[level](safeFields(event, fields));
   }
+}
+
+function safeFields(event: string, fields: Fields = {}): Fields {
+  const safe: Fields = { event };
+  for (const [name, value] of Object.entries(fields)) {
+    if (value === undefined) continue;
+    if (value instanceof Error) safe[name] = redactError(value);
+    else safe[name] = isSecretName(name) ? '[secret]' : value;
+  }
+  return safe;
 }

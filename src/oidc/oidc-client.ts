@@ -3,10 +3,12 @@ import type { ProviderConfig } from '../config/schema.js';
 import type { Logger } from '../observability/logger.js';
 import { clientAuthentication } from './client-authentication.js';
 import { discover } from './discovery.js';
-import { IdTokenError, verifyIdToken, type Claims } from './id-token.js';
+import { verifyIdToken, type Claims } from './id-token.js';
+import { verifyLogoutToken, type LogoutToken } from './logout-token.js';
 import { Metadata } from './metadata.js';
 import { providerFetch, type ProviderFetch } from './provider-fetch.js';
 import { ProviderGate } from './provider-gate.js';
+import { TokenError } from './signed-token.js';
 import { SigningKeys } from './signing-keys.js';
 import { UNVERIFIED_ID_TOKEN } from './token-answer.js';
 import { UnusableAnswerError } from './unusable-answer.js';
@@ -107,7 +109,7 @@ export class OidcClient {
   /**
    * Exchanges the code and verifies everything that came back.
    * @param parameters what the browser brought to the redirect URI
-   * @throws errors of the client library and {@link IdTokenError}; see `oidc-errors.ts`
+   * @throws errors of the client library and {@link TokenError}; see `oidc-errors.ts`
    */
   async exchange(
     parameters: URLSearchParams,
@@ -126,7 +128,7 @@ export class OidcClient {
     const tokens = tokensOf(answer);
     try {
       requireBearer(answer);
-      if (tokens.idToken === undefined) throw new IdTokenError('missing');
+      if (tokens.idToken === undefined) throw new TokenError('missing');
       const claims = await this.#verify(configuration, tokens.idToken, {
         accessToken: tokens.accessToken,
         nonce: checks.nonce,
@@ -173,6 +175,15 @@ export class OidcClient {
       this.revoke(tokens.refreshToken, 'refresh_token').catch(() => undefined);
   }
 
+  /**
+   * Verifies a token by which the provider says that a session ended (Back-Channel Logout 1.0 section 2.6).
+   * @throws {TokenError} with the reason; {@link ProviderCallError} when the keys cannot be read
+   */
+  async verifyLogoutToken(token: string): Promise<LogoutToken> {
+    const strict = this.config.backchannelLogout === 'strict';
+    return verifyLogoutToken(token, { ...this.#expected(await this.#metadata.get()), strict }, this.#keys);
+  }
+
   /** @throws when the answer is not about `subject`, or is no answer */
   async userinfo(accessToken: string, subject: string): Promise<Record<string, unknown>> {
     const configuration = await this.#metadata.get();
@@ -207,10 +218,13 @@ export class OidcClient {
     idToken: string,
     expected: { accessToken: string; nonce?: string; code?: string; maxAge?: number },
   ): Promise<Claims> {
-    const { issuer, clientId, idTokenAlgs, clockTolerance } = this.config;
+    return verifyIdToken(idToken, { ...this.#expected(configuration), ...expected }, this.#keys);
+  }
+
+  #expected(configuration: oidc.Configuration) {
+    const { issuer, clientId, idTokenAlgs: algs, clockTolerance: tolerance } = this.config;
     const jwksUri = configuration.serverMetadata().jwks_uri ?? '';
-    const own = { issuer, clientId, jwksUri, algs: idTokenAlgs, tolerance: clockTolerance };
-    return verifyIdToken(idToken, { ...own, ...expected }, this.#keys);
+    return { issuer, clientId, jwksUri, algs, tolerance };
   }
 }
 

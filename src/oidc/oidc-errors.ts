@@ -1,8 +1,8 @@
 import { AuthorizationResponseError, ClientError, ResponseBodyError } from 'openid-client';
 import { CloakroomError } from '../errors.js';
-import { IdTokenError } from './id-token.js';
 import { ProviderCallError } from './provider-fetch.js';
 import { GateClosedError } from './provider-gate.js';
+import { TokenError } from './signed-token.js';
 
 /**
  * What a failed call to a provider's token endpoint means.
@@ -25,7 +25,7 @@ const NOT_ABOUT_THE_GRANT = new Set([404, 405, 408, 421, 425]);
 
 /** Never looks at a message: only at types, codes and the status of the answer. */
 export function providerFailure(error: unknown): ProviderFailure {
-  if (error instanceof IdTokenError) return { kind: 'rejected', reason: error.reason };
+  if (error instanceof TokenError) return { kind: 'rejected', reason: error.reason };
   if (error instanceof GateClosedError) return { kind: 'limited', retryAfter: error.remaining / 1000 };
   if (error instanceof CloakroomError) return { kind: 'unreachable', retryAfter: error.retryAfter };
   const call = callError(error);

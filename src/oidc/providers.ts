@@ -4,7 +4,21 @@ import { OidcClient } from './oidc-client.js';
 
 /** Where a provider sends the browser back to: an address of its own each, so that answers cannot be mixed up. */
 export function callbackPath(index: number, name: string): string {
-  return index === 0 ? '/auth/callback' : `/auth/callback/${name}`;
+  return ownPath('/auth/callback', index, name);
+}
+
+/** Where a provider itself says that a session ended. */
+export function backchannelLogoutPath(index: number, name: string): string {
+  return ownPath('/auth/backchannel-logout', index, name);
+}
+
+/** What a provider's logout page loads in a frame for a session that ended. */
+export function frontchannelLogoutPath(index: number, name: string): string {
+  return ownPath('/auth/frontchannel-logout', index, name);
+}
+
+function ownPath(base: string, index: number, name: string): string {
+  return index === 0 ? base : `${base}/${name}`;
 }
 
 /** The configured providers, in the order of the configuration; the first is the default. */
@@ -32,6 +46,12 @@ export class Providers {
 
   get(name: string): OidcClient | undefined {
     return this.#byName.get(name);
+  }
+
+  /** The provider whose address this is: the first has the plain one, the others have their name in it. */
+  addressed(name: string | undefined): OidcClient | undefined {
+    if (name === undefined) return this.#first;
+    return name === this.#first.name ? undefined : this.#byName.get(name);
   }
 
   start(): void {

@@ -1,8 +1,8 @@
 import { compactVerify, decodeProtectedHeader } from 'jose';
 import type { ProviderConfig } from '../config/schema.js';
-import { IdTokenError } from './id-token.js';
 import { isTooDeep } from './nesting.js';
 import type { Fetch } from './provider-fetch.js';
+import { TokenError } from './signed-token.js';
 import type { SigningKeys } from './signing-keys.js';
 import { UnusableAnswerError } from './unusable-answer.js';
 
@@ -10,7 +10,7 @@ import { UnusableAnswerError } from './unusable-answer.js';
  * Asks the UserInfo endpoint (OpenID Connect Core 1.0 section 5.3) for claims, plain or signed.
  *
  * @param subject who the claims must be about
- * @throws {IdTokenError} when they are about somebody else, or signed with an algorithm that is not allowed
+ * @throws {TokenError} when they are about somebody else, or signed with an algorithm that is not allowed
  * @throws {UnusableAnswerError} for everything that is no answer; jose's own errors for a wrong signature
  */
 export async function readUserinfo(
@@ -32,7 +32,7 @@ export async function readUserinfo(
     throw new UnusableAnswerError('userinfo is no object of claims');
   }
   // Section 5.3.2: without the same subject the claims are about somebody else.
-  if ((claims as { sub?: unknown }).sub !== from.subject) throw new IdTokenError('userinfo-sub');
+  if ((claims as { sub?: unknown }).sub !== from.subject) throw new TokenError('userinfo-sub');
   return claims as Record<string, unknown>;
 }
 
@@ -43,7 +43,7 @@ async function verifiedPayload(
   keys: SigningKeys,
 ): Promise<string> {
   const { alg = '', kid } = decodeProtectedHeader(token);
-  if (!config.idTokenAlgs.includes(alg)) throw new IdTokenError('alg');
+  if (!config.idTokenAlgs.includes(alg)) throw new TokenError('alg');
   const header = { alg, ...(kid === undefined ? {} : { kid }) };
   const { payload } = await keys.withKeys(jwksUri, header, (key) =>
     compactVerify(token, key, { algorithms: [alg] }),

@@ -98,11 +98,12 @@ export class SessionCookie {
   }
 
   /**
-   * As {@link clearing}, for a session that turned out to be dead. Nothing while a login of this browser is under way: the
-   * request may have left before the new cookie came and be answered after it, and the browser would lose the new one.
+   * As {@link clearing}, for a session that turned out to be dead; its handle stays, so that the next login knows how it
+   * ended. Nothing while a login of this browser is under way: the request may have left before the new cookie came and be
+   * answered after it, and the browser would lose the new one.
    */
   clearingDead(header: string | undefined): string[] {
-    return cookiesWithPrefix(header, this.names.loginPrefix).length > 0 ? [] : this.clearing();
+    return cookiesWithPrefix(header, this.names.loginPrefix).length > 0 ? [] : this.clearing().slice(0, 1);
   }
 
   #verify(value: string): Ticket | undefined {

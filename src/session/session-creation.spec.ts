@@ -6,8 +6,11 @@ import { expect, test } from '@jest/globals';
 import type { Config } from '../config/schema.js';
 import { Logger } from '../observability/logger.js';
 import { MemoryStore } from '../store/memory-store.js';
+import { RevocationEnvelopes } from '../store/revocation-envelope.js';
 import { Sealer } from '../store/sealer.js';
+import { indexKeys, ServerSeal } from '../store/server-seal.js';
 import type { SessionContents } from '../store/session-contents.js';
+import { SessionIndex } from '../store/session-index.js';
 import { SessionRecords } from '../store/session-records.js';
 import { SessionCookie } from './session-cookie.js';
 import { SessionCreation } from './session-creation.js';
@@ -19,11 +22,17 @@ test('A-049 10,000 new sessions have 10,000 ids of 32 bytes, all bits of which v
     secrets: { cookie: [randomBytes(32)], seal: [randomBytes(32)] },
   } as unknown as Config;
   const store = new MemoryStore();
-  const records = new SessionRecords(
+  const logger = new Logger('error');
+  const sealer = new Sealer(config.secrets.seal, store.prefix);
+  const { prefix } = store;
+  const records = new SessionRecords({
     store,
-    new Sealer(config.secrets.seal, store.prefix),
-    new Logger('error'),
-  );
+    sealer,
+    serverSeal: new ServerSeal(sealer),
+    index: new SessionIndex(store, indexKeys(config.secrets.seal, prefix), 3_600_000, logger),
+    envelopes: new RevocationEnvelopes({ secrets: [], publicKey: undefined, prefix }),
+    logger,
+  });
   const creation = new SessionCreation(config, records);
   const cookie = new SessionCookie(config);
   const now = Date.now();
@@ -31,6 +40,8 @@ test('A-049 10,000 new sessions have 10,000 ids of 32 bytes, all bits of which v
     createdAt: now,
     absoluteAt: now + 3_600_000,
     claims: {},
+    tokens: {},
+    client: {},
   } as unknown as SessionContents;
   const seen = new Set<string>();
   const ones = new Uint32Array(256);

@@ -71,10 +71,15 @@ export class SessionCreation {
       });
     } catch (error) {
       // Otherwise the error's answer would set a cookie for a session that does not exist.
-      Reflect.deleteProperty(request, 'session');
+      this.withhold(request);
       throw error;
     }
     return sessionHandle(Buffer.from(request.sessionID, 'base64url'));
+  }
+
+  /** Keeps the cookie of a session that was created, or was to be, out of the answer. */
+  withhold(request: Request): void {
+    Reflect.deleteProperty(request, 'session');
   }
 }
 

@@ -1,11 +1,16 @@
 import type { Request, Response } from 'express';
 import type { Config } from '../config/schema.js';
+import { SYSTEM, type Actor } from '../endings/audit-log.js';
+import type { EndingsService } from '../endings/endings.service.js';
+import type { RevocationQueue } from '../endings/revocation-queue.js';
 import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import type { Providers } from '../oidc/providers.js';
+import type { PolicyEpoch } from '../store/policy-epoch.js';
 import { Recent } from '../store/recent.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
+import type { EndCause } from '../store/store.js';
 import type { TokensService } from '../tokens/tokens.service.js';
 import type { SessionCookie } from './session-cookie.js';
 import type { SessionCreation } from './session-creation.js';
@@ -14,8 +19,6 @@ import type { SessionCreation } from './session-creation.js';
 const TOUCH_EVERY = 60_000;
 /** Milliseconds an ending waits for the provider to revoke. */
 const REVOKE_WITHIN = 2000;
-
-export type EndCause = 'logout' | 'login-again' | 'token-expired';
 
 export const LOGIN_URL = '/auth/login';
 
@@ -27,6 +30,9 @@ export class SessionsService {
   readonly #creation: SessionCreation;
   readonly #tokens: TokensService;
   readonly #providers: Providers;
+  readonly #epoch: PolicyEpoch;
+  readonly #endings: EndingsService;
+  readonly #revocations: RevocationQueue;
   readonly #logger: Logger;
   readonly #touchEvery: number;
   /** Sessions this process touched or tried to touch a moment ago. */
@@ -39,6 +45,9 @@ export class SessionsService {
     creation: SessionCreation;
     tokens: TokensService;
     providers: Providers;
+    epoch: PolicyEpoch;
+    endings: EndingsService;
+    revocations: RevocationQueue;
     logger: Logger;
   }) {
     this.#config = parts.config;
@@ -47,6 +56,9 @@ export class SessionsService {
     this.#creation = parts.creation;
     this.#tokens = parts.tokens;
     this.#providers = parts.providers;
+    this.#epoch = parts.epoch;
+    this.#endings = parts.endings;
+    this.#revocations = parts.revocations;
     this.#logger = parts.logger;
     this.#touchEvery = Math.min(TOUCH_EVERY, parts.config.session.idle / 10);
     // Remembered for up to twice this long: shorter than the time to the next touch, or a session in use would run out.
@@ -69,9 +81,15 @@ export class SessionsService {
     if (reading.kind !== 'ticket') throw signInRequired(reading.kind === 'invalid');
     const { handle, secret } = reading.ticket;
     const session = await this.#records.find(handle, secret);
+    const epoch = this.#epoch.known ?? (await this.#epoch.current());
+    if (session !== undefined && session.contents.epoch < epoch.end) {
+      this.#endLater(handle, 'epoch');
+      throw signInRequired(true, 'epoch');
+    }
     // A session belongs to the issuer that it began with: what is named like its provider today may be somebody else.
     const issuer = session && this.#providers.get(session.contents.provider)?.config.issuer;
-    if (session === undefined || issuer !== session.contents.issuer) throw signInRequired(true);
+    if (session === undefined) throw signInRequired(true, await this.#causeOfEnd(handle));
+    if (issuer !== session.contents.issuer) throw signInRequired(true);
     if (options.slide) this.#slide(session);
     return session;
   }
@@ -113,6 +131,12 @@ export class SessionsService {
     return handle;
   }
 
+  /** Takes a session back that was started in answer to this request: its record and its cookie. */
+  async takeBack(request: Request, handle: string, cause: EndCause): Promise<void> {
+    this.#creation.withhold(request);
+    await this.endByHandle(handle, cause, SYSTEM);
+  }
+
   /**
    * A good access token of the session.
    *
@@ -138,7 +162,7 @@ export class SessionsService {
       throw new CloakroomError('idp-unavailable', { retryAfter: result.retryAfter });
     }
     if (result.kind === 'gone') throw signInRequired(true);
-    if (result.reason === 'token-expired') await this.endByHandle(session.handle, 'token-expired');
+    if (result.reason === 'token-expired') await this.endByHandle(session.handle, 'token-expired', SYSTEM);
     const silent = result.reason === 'refresh-lost' ? { silent: true } : {};
     throw new CloakroomError('session-ended', {
       public: { reason: result.reason, loginUrl: LOGIN_URL, ...silent },
@@ -146,24 +170,47 @@ export class SessionsService {
     });
   }
 
-  /** Ends a session for good; the provider's tokens are revoked as far as that is possible in a bounded time. */
-  async end(session: OpenSession, cause: EndCause): Promise<void> {
-    const last = await this.#records.take(session.handle, session.secret);
-    if (last !== undefined) this.#logger.info('session_ended', { handle: session.handle, cause });
+  /**
+   * Ends the session of a person who asked for it; its refresh token is revoked as far as that is possible in a bounded time,
+   * and later where it is not.
+   */
+  async end(session: OpenSession, actor: Actor): Promise<void> {
+    const { handle, secret } = session;
+    const how = { cause: 'user', reason: 'logout', actor } as const;
+    const revokes = this.#providers.get(session.contents.provider)?.config.revokeOnLogout === true;
+    const ended = await this.#endings.endOne(handle, how, revokes);
+    if (!revokes) return;
+    // As it was in that very moment: a refresh may have won against what the caller read.
+    const last = ended?.session && this.#records.open(handle, secret, ended.session);
     await this.#revoke(last ?? session);
   }
 
-  async endByHandle(handle: string, cause: EndCause): Promise<void> {
-    if (await this.#records.store.end(handle)) this.#logger.info('session_ended', { handle, cause });
+  async endByHandle(handle: string, cause: EndCause, actor: Actor): Promise<void> {
+    await this.#endings.endOne(handle, { cause, reason: cause, actor }, false);
   }
 
-  async #revoke(session: OpenSession): Promise<void> {
-    const provider = this.#providers.get(session.contents.provider);
-    const { refreshToken } = session.contents.tokens;
-    if (provider?.config.revokeOnLogout !== true || refreshToken === undefined) return;
-    const revocation = provider.revoke(refreshToken, 'refresh_token').catch((error: unknown) => {
-      this.#logger.warn('revocation_failed', { handle: session.handle, provider: provider.name, error });
-    });
+  #endLater(handle: string, cause: EndCause): void {
+    this.endByHandle(handle, cause, SYSTEM).catch(() => undefined);
+  }
+
+  /** Whether a session ended a while ago because an operator or its provider said so. */
+  async wasForcedOut(handle: string): Promise<boolean> {
+    if (this.#config.session.freshLoginFor === 0) return false;
+    const cause = await this.#causeOfEnd(handle);
+    return cause === 'operator' || cause === 'provider';
+  }
+
+  /** Why a session that is not there any more ended, where that is still known. */
+  async #causeOfEnd(handle: string): Promise<string | undefined> {
+    const cause = await this.#records.store.get('ended', handle);
+    return cause?.toString();
+  }
+
+  async #revoke({ handle, contents }: OpenSession): Promise<void> {
+    const { provider, issuer, tokens } = contents;
+    const { refreshToken } = tokens;
+    if (refreshToken === undefined) return;
+    const revocation = this.#revocations.revokeNow(handle, { provider, issuer, refreshToken });
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, REVOKE_WITHIN);
@@ -191,6 +238,9 @@ export interface SessionTimes {
   absoluteExpiresAt: string;
 }
 
-function signInRequired(clearSession: boolean): CloakroomError {
-  return new CloakroomError('session-required', { public: { loginUrl: LOGIN_URL }, clearSession });
+function signInRequired(clearSession: boolean, reason?: string): CloakroomError {
+  return new CloakroomError('session-required', {
+    public: { loginUrl: LOGIN_URL, ...(reason === undefined ? {} : { reason }) },
+    clearSession,
+  });
 }

@@ -1,10 +1,13 @@
-import type { OnceKind } from './store.js';
+import type { RecordKind, SetName } from './store.js';
 
 /**
- * The only place that spells a key. Braces make the handle a hash tag, so that everything of one session shares a slot in
- * Redis Cluster.
+ * The only place that spells a key. Braces make what is in them a hash tag, so that everything of one session shares a slot
+ * in Redis Cluster.
  */
 export const keys = {
   session: (prefix: string, handle: string): string => `${prefix}:{${handle}}:session`,
-  once: (prefix: string, kind: OnceKind, id: string): string => `${prefix}:{${id}}:${kind}`,
+  record: (prefix: string, kind: RecordKind, id: string): string => `${prefix}:{${id}}:${kind}`,
+  set: (prefix: string, { kind, id }: SetName): string => `${prefix}:{${id}}:${kind}`,
+  /** Where endings and changes of policy are announced. */
+  channel: (prefix: string): string => `${prefix}:announcements`,
 };

@@ -1,8 +1,26 @@
 import { keys } from './keys.js';
+import { MemorySets } from './memory-sets.js';
 import { ORPHAN_GRACE } from './session-scripts.js';
-import type { Claim, NewSession, OnceKind, Release, Store, StoredSession } from './store.js';
+import type {
+  Claim,
+  DescribedSession,
+  Durability,
+  EndedSession,
+  Ending,
+  NewSession,
+  NextGeneration,
+  Ranked,
+  RecordKind,
+  Release,
+  SetName,
+  Store,
+  StoredSession,
+} from './store.js';
 
 interface MemorySession extends StoredSession {
+  about: Buffer;
+  revocation: Buffer | undefined;
+  createdAt: number;
   absoluteAt: number;
   expiresAt: number;
   claim: { attempt: string; since: number; until: number } | undefined;
@@ -11,7 +29,7 @@ interface MemorySession extends StoredSession {
   doubtfulSince: number | undefined;
 }
 
-interface OnceRecord {
+interface MemoryRecord {
   value: Buffer;
   expiresAt: number;
 }
@@ -23,7 +41,9 @@ export class MemoryStore implements Store {
   readonly kind = 'memory';
   readonly prefix = 'memory';
   readonly #sessions = new Map<string, MemorySession>();
-  readonly #once = new Map<string, OnceRecord>();
+  readonly #records = new Map<string, MemoryRecord>();
+  readonly #sets = new MemorySets();
+  readonly #listeners: ((message: string) => void)[] = [];
   readonly #sweeper: NodeJS.Timeout;
 
   constructor() {
@@ -43,6 +63,9 @@ export class MemoryStore implements Store {
       kid: session.kid,
       sealed: session.sealed,
       touchedAt: now,
+      about: session.about,
+      revocation: session.revocation,
+      createdAt: session.createdAt,
       absoluteAt: session.absoluteAt,
       expiresAt: Math.min(now + session.idle, session.absoluteAt),
       claim: undefined,
@@ -79,7 +102,7 @@ export class MemoryStore implements Store {
     handle: string,
     generation: number,
     attempt: string,
-    next: { kid: string; sealed: Buffer },
+    next: NextGeneration,
   ): Promise<'committed' | 'superseded' | 'gone'> {
     await Promise.resolve();
     const session = this.#live(handle);
@@ -89,6 +112,7 @@ export class MemoryStore implements Store {
     session.generation += 1;
     session.kid = next.kid;
     session.sealed = next.sealed;
+    session.revocation = next.revocation;
     session.committedBy = attempt;
     session.claim = undefined;
     session.retryAt = 0;
@@ -105,40 +129,109 @@ export class MemoryStore implements Store {
     session.retryAt = Date.now() + release.backoff;
   }
 
-  async end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean> {
-    await Promise.resolve();
+  async end(
+    handle: string,
+    ending: Ending,
+    refused?: { generation: number; attempt: string },
+  ): Promise<EndedSession | undefined> {
     const session = this.#live(handle);
-    if (session === undefined) return false;
+    if (session === undefined) return undefined;
     if (refused !== undefined) {
       const { generation, claim } = session;
-      if (generation !== refused.generation || (claim ?? refused).attempt !== refused.attempt) return false;
+      if (generation !== refused.generation || (claim ?? refused).attempt !== refused.attempt)
+        return undefined;
     }
-    return this.#sessions.delete(handle);
-  }
-
-  async take(handle: string): Promise<StoredSession | undefined> {
-    const session = this.#live(handle);
     this.#sessions.delete(handle);
-    return Promise.resolve(session);
+    const { cause, keepRevocation, keepCause } = ending;
+    const keep = session.revocation !== undefined && keepRevocation > 0;
+    if (keep) await this.put('revocation', handle, session.revocation ?? Buffer.alloc(0), keepRevocation);
+    if (keepCause > 0) await this.put('ended', handle, Buffer.from(cause), keepCause);
+    await this.announce(`ended ${handle} ${cause}`);
+    return { session, about: session.about, revocation: keep };
   }
 
-  async putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void> {
-    this.#once.set(keys.once(this.prefix, kind, id), { value, expiresAt: Date.now() + ttl });
+  async endMany(handles: readonly string[], ending: Ending): Promise<(EndedSession | undefined)[]> {
+    return Promise.all(handles.map((handle) => this.end(handle, ending)));
+  }
+
+  async describe(handles: readonly string[]): Promise<(DescribedSession | undefined)[]> {
+    return Promise.resolve(handles.map((handle) => this.#live(handle)));
+  }
+
+  async put(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<void> {
+    this.#records.set(keys.record(this.prefix, kind, id), { value, expiresAt: Date.now() + ttl });
     await Promise.resolve();
   }
 
-  async takeOnce(kind: OnceKind, id: string): Promise<Buffer | undefined> {
+  async putNew(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<boolean> {
+    if (this.#record(keys.record(this.prefix, kind, id)) !== undefined) return false;
+    await this.put(kind, id, value, ttl);
+    return true;
+  }
+
+  async get(kind: RecordKind, id: string): Promise<Buffer | undefined> {
+    return Promise.resolve(this.#record(keys.record(this.prefix, kind, id)));
+  }
+
+  async take(kind: RecordKind, id: string): Promise<Buffer | undefined> {
+    const key = keys.record(this.prefix, kind, id);
+    const value = this.#record(key);
+    this.#records.delete(key);
+    return Promise.resolve(value);
+  }
+
+  async addTo(set: SetName, members: readonly Ranked[]): Promise<void> {
+    this.#sets.add(keys.set(this.prefix, set), members);
     await Promise.resolve();
-    const key = keys.once(this.prefix, kind, id);
-    const record = this.#once.get(key);
-    this.#once.delete(key);
-    return record !== undefined && record.expiresAt > Date.now() ? record.value : undefined;
+  }
+
+  async removeFrom(set: SetName, members: readonly string[]): Promise<void> {
+    this.#sets.remove(keys.set(this.prefix, set), members);
+    await Promise.resolve();
+  }
+
+  async pageOf(
+    set: SetName,
+    range: { after?: Ranked | undefined; to?: number | undefined; limit: number },
+  ): Promise<Ranked[]> {
+    return Promise.resolve(this.#sets.page(keys.set(this.prefix, set), range));
+  }
+
+  async sizeOf(set: SetName): Promise<number> {
+    return Promise.resolve(this.#sets.size(keys.set(this.prefix, set)));
+  }
+
+  async claimDue(set: SetName, limit: number, lease: number): Promise<string[]> {
+    return Promise.resolve(this.#sets.claimDue(keys.set(this.prefix, set), limit, Date.now(), lease));
+  }
+
+  async postpone(set: SetName, member: string, delay: number): Promise<void> {
+    this.#sets.move(keys.set(this.prefix, set), member, Date.now() + delay);
+    await Promise.resolve();
+  }
+
+  async now(): Promise<number> {
+    return Promise.resolve(Date.now());
+  }
+
+  async confirm(): Promise<Durability> {
+    return Promise.resolve('memory');
+  }
+
+  async announce(message: string): Promise<void> {
+    for (const listener of this.#listeners) listener(message);
+    await Promise.resolve();
+  }
+
+  subscribe(onMessage: (message: string) => void): void {
+    this.#listeners.push(onMessage);
   }
 
   async close(): Promise<void> {
     clearInterval(this.#sweeper);
     this.#sessions.clear();
-    this.#once.clear();
+    this.#records.clear();
+    this.#sets.clear();
     await Promise.resolve();
   }
 
@@ -169,10 +262,15 @@ export class MemoryStore implements Store {
     return undefined;
   }
 
+  #record(key: string): Buffer | undefined {
+    const record = this.#records.get(key);
+    return record !== undefined && record.expiresAt > Date.now() ? record.value : undefined;
+  }
+
   #sweep(): void {
     const now = Date.now();
     for (const [handle, session] of this.#sessions)
       if (session.expiresAt <= now) this.#sessions.delete(handle);
-    for (const [key, record] of this.#once) if (record.expiresAt <= now) this.#once.delete(key);
+    for (const [key, record] of this.#records) if (record.expiresAt <= now) this.#records.delete(key);
   }
 }

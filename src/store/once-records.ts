@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Sealer } from './sealer.js';
-import type { OnceKind, Store } from './store.js';
+import type { Store } from './store.js';
+
+export type OnceKind = 'login' | 'logout';
 
 /** Records that are used up by reading them, sealed with what only one browser brings back. */
 export class OnceRecords {
@@ -23,13 +25,13 @@ export class OnceRecords {
       { type: kind, id, generation: 1 },
       contents,
     );
-    await this.#store.putOnce(kind, id, Buffer.concat([Buffer.from(`${kid}.`), sealed]), ttl);
+    await this.#store.put(kind, id, Buffer.concat([Buffer.from(`${kid}.`), sealed]), ttl);
   }
 
   /** Takes the record; of many callers at once one gets it, the others undefined, as with a record that does not open. */
   async take(kind: OnceKind, secret: string): Promise<unknown> {
     const id = recordId(kind, secret);
-    const value = await this.#store.takeOnce(kind, id);
+    const value = await this.#store.take(kind, id);
     if (value === undefined) return undefined;
     const dot = value.indexOf('.');
     const kid = value.subarray(0, Math.max(0, dot)).toString('latin1');

@@ -1,186 +1,151 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
-import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import { Recent } from './recent.js';
+import { RedisClients, type RedisClient, type RedisSettings } from './redis-clients.js';
+import { RedisConnection, type ConnectionEvents, type ConnectionLimits } from './redis-connection.js';
+import { RedisSubscriber } from './redis-subscriber.js';
+import { replicated, type Replication } from './replication.js';
 
-export interface RedisSettings {
-  url: string;
-  /** Milliseconds. */
-  connectTimeout: number;
-  /** Milliseconds a command may take before its caller is told `store-unavailable`. */
-  commandTimeout: number;
+export interface ScriptDefinition {
+  readonly lua: string;
+  readonly numberOfKeys: number;
 }
 
-/** Commands that may be under way at once; past it callers are refused at once instead of queueing. */
 const MAX_PENDING = 1000;
-const MAX_RECONNECT_DELAY = 500;
-/** Milliseconds between two looks at what is overdue. */
-const LOOK_EVERY = 50;
 
-interface Pending {
-  since: number;
-  refuse: (error: CloakroomError) => void;
-}
+/** Work nobody's request waits for, many commands at a time. */
+const ASIDE = { commandTimeout: 2_000, maxPending: 10_000 };
 
-/**
- * One connection to Redis that fails fast and comes back by itself. No offline queue, no silent resend (a command whose
- * reply was lost may have run), and a peer that accepts but never answers is cut rather than waited for.
- */
+/** How far back a lost connection leaves it open whether what was written sideways is covered by `confirm`. */
+const LOOK_BACK = 10_000;
+
+/** All that this process has to do with Redis: one connection for requests, and others that are made when first needed. */
 export class RedisLink {
-  readonly redis: Redis;
+  readonly redis: RedisClient;
   readonly #settings: RedisSettings;
   readonly #logger: Logger;
+  readonly #clients: RedisClients;
+  readonly #main: RedisConnection;
+  readonly #scripts = new Map<string, ScriptDefinition>();
   readonly #refusals = new Recent<true>(10_000, 100);
-  /** In the order of sending, which is the order of replies: the first is always the oldest. */
-  readonly #pending = new Set<Pending>();
-  readonly #overdueTimer: NodeJS.Timeout;
-  #gathering: Redis['stream'] | undefined;
-  #lastReply = 0;
+  #aside: RedisConnection | undefined;
+  #subscriber: RedisSubscriber | undefined;
   #available: boolean | undefined;
   #closing = false;
-  #watchdog: NodeJS.Timeout | undefined;
 
   constructor(settings: RedisSettings, logger: Logger) {
     this.#settings = settings;
     this.#logger = logger;
-    this.redis = new Redis(settings.url, {
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-      connectTimeout: settings.connectTimeout,
-      keepAlive: 10_000,
-      noDelay: true,
-      retryStrategy: (times) => Math.min(50 * times, MAX_RECONNECT_DELAY),
-      // A demoted master keeps the connection and answers READONLY: only a new connection finds the new master.
-      // Before Redis 7 a script's refusal has the code inside its message.
-      reconnectOnError: (error) => /\b(?:READONLY|MASTERDOWN)\b/.test(error.message),
-    });
-    this.#overdueTimer = setInterval(() => {
-      if (this.#hasOverdue()) this.#lookAgain();
-    }, LOOK_EVERY).unref();
-    this.redis.on('connect', () => {
-      this.#watchReadiness();
-    });
-    this.redis.on('ready', () => {
-      clearTimeout(this.#watchdog);
-      this.#lastReply = performance.now();
-      this.#report(true);
-    });
-    this.redis.on('error', (error: Error) => {
-      this.#report(false, error);
-    });
-    this.redis.on('close', () => {
-      clearTimeout(this.#watchdog);
-      this.#report(false);
-    });
+    this.#clients = new RedisClients(settings);
+    this.#main = this.#connection(
+      { ...settings, maxPending: MAX_PENDING },
+      {
+        onChange: (available, error) => {
+          this.#report(available, error);
+        },
+        onMaster: (node, available, error) => {
+          this.#reportMaster(node, available, error);
+        },
+      },
+    );
+    this.redis = this.#main.redis;
   }
 
   /** Begins to connect; never fails, since starting does not need Redis to be up. */
   connect(): void {
-    this.redis.connect().catch((error: unknown) => {
-      this.#report(false, error);
-    });
+    this.#main.connect();
+  }
+
+  /** Makes a script a command of every connection that runs commands. */
+  defineCommand(name: string, definition: ScriptDefinition): void {
+    this.#scripts.set(name, definition);
+    this.redis.defineCommand(name, definition);
+    this.#aside?.redis.defineCommand(name, definition);
   }
 
   /**
    * Runs one command within the budget.
    * @throws {CloakroomError} `store-unavailable` when Redis does not answer, or answers that it cannot serve
    */
-  run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
-    if (this.redis.status !== 'ready' || this.#pending.size >= MAX_PENDING)
-      return Promise.reject(unavailable());
-    return new Promise<T>((resolve, reject) => {
-      const pending = { since: performance.now(), refuse: reject };
-      this.#pending.add(pending);
-      this.#gather();
-      command(this.redis).then(
-        (reply) => {
-          this.#pending.delete(pending);
-          this.#lastReply = performance.now();
-          resolve(reply);
-        },
-        (error: unknown) => {
-          this.#pending.delete(pending);
-          if (isReply(error)) this.#refused(error);
-          reject(unavailable(error));
-        },
-      );
-    });
+  run<T>(command: (redis: RedisClient) => Promise<T>): Promise<T> {
+    return this.#main.run(command);
   }
 
   /**
-   * Commands of one turn of the event loop leave in one write. A write of its own for each costs more than all else that a
-   * command does here, and Redis a read of its own.
+   * Runs one command beside what requests wait for, within 2 s (and up to 2 s more while the connection is being made).
+   * @throws {CloakroomError} `store-unavailable`, as `run` does
    */
-  #gather(): void {
-    const { stream } = this.redis;
-    if (stream === this.#gathering) return;
-    this.#gathering = stream;
-    stream.cork();
-    setImmediate(() => {
-      this.#gathering = undefined;
-      stream.uncork();
-    });
+  sideways<T>(command: (redis: RedisClient) => Promise<T>): Promise<T> {
+    return this.#sideConnection().runWhenOpen(command);
+  }
+
+  /**
+   * Whether what was written by `sideways` in the last seconds has reached a replica: each master that was written to has
+   * one that has it (`replicated`), or some have no replica (`unreplicated`), or it is not known (`unconfirmed`).
+   */
+  async confirm(): Promise<Replication> {
+    const aside = this.#sideConnection();
+    const since = performance.now() - LOOK_BACK;
+    try {
+      const result = await aside.runWhenOpen(replicated);
+      // WAIT speaks of its own connection only: what went out on one that is lost is not in the answer.
+      return aside.lostAt > since ? 'unconfirmed' : result;
+    } catch {
+      return 'unconfirmed';
+    }
+  }
+
+  /**
+   * Listens to a channel, from now on and through every reconnection.
+   * @param onGap messages may have been missed: called whenever the subscription has begun, the first time included
+   */
+  subscribe(channel: string, onMessage: (message: string) => void, onGap: () => void): void {
+    if (this.#closing) return;
+    this.#subscriber ??= new RedisSubscriber(
+      () => this.#clients.openForMessages(),
+      (error) => {
+        this.#refused(error);
+      },
+    );
+    this.#subscriber.subscribe(channel, { onMessage, onGap });
   }
 
   async close(): Promise<void> {
     this.#closing = true;
-    clearInterval(this.#overdueTimer);
-    clearTimeout(this.#watchdog);
-    const goodbye = this.redis.status === 'ready' ? this.redis.quit().catch(() => undefined) : undefined;
-    // A Redis that stands still must not keep us from leaving.
-    await Promise.race([goodbye, sleep(this.#settings.commandTimeout)]);
-    this.redis.disconnect();
+    this.#subscriber?.close();
+    await Promise.all([this.#main.close(), this.#aside?.close()]);
   }
 
-  /** Redis answers, but does not do as asked: out of memory, demoted, rights withdrawn. Each kind is told now and then. */
-  #refused(error: Error): void {
-    this.#lastReply = performance.now();
-    const [kind = ''] = error.message.split(' ', 1);
-    if (kind === 'WRONGTYPE' || this.#refusals.get(kind) !== undefined) return;
-    this.#refusals.set(kind, true);
-    this.#logger.error('store_refused', { reason: kind, error });
+  #sideConnection(): RedisConnection {
+    if (this.#aside) return this.#aside;
+    const { connectTimeout, commandTimeout } = this.#settings;
+    const limits = {
+      connectTimeout,
+      commandTimeout: Math.max(commandTimeout, ASIDE.commandTimeout),
+      maxPending: ASIDE.maxPending,
+    };
+    this.#aside = this.#connection(limits, { onChange: () => undefined, onMaster: () => undefined });
+    for (const [name, definition] of this.#scripts) this.#aside.redis.defineCommand(name, definition);
+    if (!this.#closing) this.#aside.connect();
+    return this.#aside;
   }
 
-  #hasOverdue(): boolean {
-    const [oldest] = this.#pending;
-    return oldest !== undefined && performance.now() - oldest.since > this.#settings.commandTimeout;
-  }
-
-  /**
-   * This process may itself have stood still, with the replies waiting in the socket: timers run before input is read.
-   * What is overdue counts only after one more round of input.
-   */
-  #lookAgain(): void {
-    setImmediate(() => {
-      setImmediate(() => {
-        if (this.#hasOverdue()) this.#giveUpOverdue();
-      });
+  #connection(limits: ConnectionLimits, events: Omit<ConnectionEvents, 'onRefusal'>): RedisConnection {
+    // Longer than one command may take, or one slow command would cost the others their connection.
+    const client = this.#clients.open(2 * limits.commandTimeout);
+    return new RedisConnection(client, limits, {
+      ...events,
+      onRefusal: (error) => {
+        this.#refused(error);
+      },
     });
   }
 
-  #giveUpOverdue(): void {
-    const now = performance.now();
-    for (const pending of this.#pending) {
-      if (now - pending.since <= this.#settings.commandTimeout) break;
-      this.#pending.delete(pending);
-      pending.refuse(unavailable());
-    }
-    // One slow command is no verdict; a connection on which nothing came back for a whole budget is.
-    const silent = now - this.#lastReply > this.#settings.commandTimeout;
-    if (silent && this.redis.status === 'ready') this.redis.disconnect(true);
-  }
-
-  /** A peer may accept and then never answer the handshake; the client library would wait for it for ever. */
-  #watchReadiness(): void {
-    clearTimeout(this.#watchdog);
-    const patience = this.#settings.connectTimeout + this.#settings.commandTimeout;
-    this.#watchdog = setTimeout(() => {
-      if (!this.#closing && this.redis.status !== 'ready') this.redis.disconnect(true);
-    }, patience);
-    this.#watchdog.unref();
+  /** Out of memory, demoted, rights withdrawn. Each kind is told now and then. */
+  #refused(error: unknown): void {
+    const [kind = ''] = (error instanceof Error ? error.message : String(error)).split(' ', 1);
+    if (this.#closing || kind === 'WRONGTYPE' || this.#refusals.get(kind) !== undefined) return;
+    this.#refusals.set(kind, true);
+    this.#logger.error('store_refused', { reason: kind, error });
   }
 
   #report(available: boolean, error?: unknown): void {
@@ -189,12 +154,10 @@ export class RedisLink {
     if (available) this.#logger.info('store_available');
     else this.#logger.error('store_unavailable', { error });
   }
-}
 
-function isReply(error: unknown): error is Error {
-  return error instanceof Error && error.name === 'ReplyError';
-}
-
-function unavailable(cause?: unknown): CloakroomError {
-  return new CloakroomError('store-unavailable', { retryAfter: 1, cause });
+  #reportMaster(node: string, available: boolean, error?: Error): void {
+    if (this.#closing) return;
+    if (available) this.#logger.info('store_node_available', { node });
+    else this.#logger.error('store_node_unavailable', { node, error });
+  }
 }

@@ -1,5 +1,5 @@
 import { Redis } from 'ioredis';
-import type { RedisSettings } from './redis-link.js';
+import type { RedisSettings } from './redis-clients.js';
 
 /** What a Redis says about itself, as far as this user may ask. */
 export interface RedisReport {

@@ -1,13 +1,30 @@
-import type { Redis } from 'ioredis';
-import { CloakroomError } from '../errors.js';
+import type { Cluster, Redis } from 'ioredis';
 import { keys } from './keys.js';
 import type { RedisLink } from './redis-link.js';
-import { sessionScripts } from './session-scripts.js';
-import type { Claim, NewSession, OnceKind, Release, Store, StoredSession } from './store.js';
+import { endedSession, foreignIsNothing, storedSession, type Reply } from './redis-replies.js';
+import { sessionScripts, setScripts } from './session-scripts.js';
+import type {
+  Claim,
+  DescribedSession,
+  Durability,
+  EndedSession,
+  Ending,
+  NewSession,
+  NextGeneration,
+  Ranked,
+  RecordKind,
+  Release,
+  SetName,
+  Store,
+  StoredSession,
+} from './store.js';
 
-type Reply = (Buffer | null)[];
 type Argument = string | number | Buffer;
-type Script = (this: Redis, key: string, ...args: Argument[]) => Promise<unknown>;
+type Client = Redis | Cluster;
+type Script = (this: Client, ...args: Argument[]) => Promise<unknown>;
+
+/** Milliseconds of the longest session there can be, and a day: what is older in a set of sessions is gone. */
+const LONGEST_SESSION = 31 * 24 * 60 * 60 * 1000;
 
 /** Sessions in Redis 6.2 or newer: one hash a session, changed only by the scripts. */
 export class RedisStore implements Store {
@@ -19,7 +36,10 @@ export class RedisStore implements Store {
     this.#link = link;
     this.prefix = prefix;
     for (const [name, lua] of Object.entries(sessionScripts)) {
-      link.redis.defineCommand(commandName(name), { numberOfKeys: 1, lua });
+      link.defineCommand(sessionCommand(name), { numberOfKeys: name === 'end' ? 3 : 1, lua });
+    }
+    for (const [name, lua] of Object.entries(setScripts)) {
+      link.defineCommand(setCommand(name), { numberOfKeys: 1, lua });
     }
   }
 
@@ -28,12 +48,12 @@ export class RedisStore implements Store {
   }
 
   async create(handle: string, session: NewSession): Promise<void> {
-    const { kid, sealed, createdAt, absoluteAt, idle } = session;
-    await this.#script('create', handle, kid, sealed, createdAt, absoluteAt, idle);
+    const { kid, sealed, about, revocation, createdAt, absoluteAt, idle } = session;
+    await this.#session('create', handle, kid, sealed, createdAt, absoluteAt, idle, about, revocation ?? '');
   }
 
   async peek(handle: string): Promise<{ generation: number; touchedAt: number } | undefined> {
-    const key = this.#key(handle);
+    const key = keys.session(this.prefix, handle);
     const reply = this.#link.run((redis) => redis.hmget(key, 'gen', 'touched'));
     const [generation, touched] = await reply.catch(foreignIsNothing);
     if (generation == null || touched == null) return undefined;
@@ -41,17 +61,17 @@ export class RedisStore implements Store {
   }
 
   async read(handle: string): Promise<StoredSession | undefined> {
-    const key = this.#key(handle);
+    const key = keys.session(this.prefix, handle);
     const reply = this.#link.run((redis) => redis.hmgetBuffer(key, 'gen', 'kid', 'sealed', 'touched'));
     return storedSession(await reply.catch(foreignIsNothing));
   }
 
   async touch(handle: string, idle: number): Promise<void> {
-    await this.#script('touch', handle, idle);
+    await this.#session('touch', handle, idle);
   }
 
   async claim(handle: string, generation: number, attempt: string, duration: number): Promise<Claim> {
-    const reply = (await this.#script('claim', handle, generation, attempt, duration)) as Reply;
+    const reply = (await this.#session('claim', handle, generation, attempt, duration)) as Reply;
     const kind = String(reply[0]);
     if (kind === 'gone' || kind === 'superseded') return { kind };
     if (kind === 'held' || kind === 'waiting') return { kind, remaining: Number(reply[1]) };
@@ -71,78 +91,181 @@ export class RedisStore implements Store {
     handle: string,
     generation: number,
     attempt: string,
-    next: { kid: string; sealed: Buffer },
+    next: NextGeneration,
   ): Promise<'committed' | 'superseded' | 'gone'> {
-    const reply = await this.#script('commit', handle, generation, attempt, next.kid, next.sealed);
+    const { kid, sealed, revocation } = next;
+    const reply = await this.#session('commit', handle, generation, attempt, kid, sealed, revocation ?? '');
     return String(reply) as 'committed' | 'superseded' | 'gone';
   }
 
   async release(handle: string, attempt: string, release: Release): Promise<void> {
-    await this.#script('release', handle, attempt, release.backoff, release.doubtful ? '1' : '0');
+    await this.#session('release', handle, attempt, release.backoff, release.doubtful ? '1' : '0');
   }
 
-  async end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean> {
-    return (await this.#script('end', handle, refused?.generation ?? '', refused?.attempt ?? '')) === 1;
+  async end(
+    handle: string,
+    ending: Ending,
+    refused?: { generation: number; attempt: string },
+  ): Promise<EndedSession | undefined> {
+    const args = this.#endArguments(handle, ending, refused);
+    return endedSession(await this.#link.run((redis) => call(redis, sessionCommand('end'), ...args)));
   }
 
-  async take(handle: string): Promise<StoredSession | undefined> {
-    return storedSession((await this.#script('take', handle)) as Reply);
+  async endMany(handles: readonly string[], ending: Ending): Promise<(EndedSession | undefined)[]> {
+    return Promise.all(
+      handles.map(async (handle) => {
+        const args = this.#endArguments(handle, ending);
+        return endedSession(
+          await this.#link.sideways((redis) => call(redis, sessionCommand('end'), ...args)),
+        );
+      }),
+    );
   }
 
-  async putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void> {
-    const key = keys.once(this.prefix, kind, id);
+  async describe(handles: readonly string[]): Promise<(DescribedSession | undefined)[]> {
+    return Promise.all(
+      handles.map(async (handle) => {
+        const key = keys.session(this.prefix, handle);
+        const reply = this.#link.sideways((redis) =>
+          redis.hmgetBuffer(key, 'about', 'created', 'absolute', 'touched'),
+        );
+        const [about, created, absolute, touched] = await reply.catch(foreignIsNothing);
+        if (created == null || absolute == null || touched == null) return undefined;
+        return {
+          about: about ?? undefined,
+          createdAt: Number(created),
+          absoluteAt: Number(absolute),
+          touchedAt: Number(touched),
+        };
+      }),
+    );
+  }
+
+  async put(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<void> {
+    const key = keys.record(this.prefix, kind, id);
     await this.#link.run((redis) => redis.set(key, value, 'PX', ttl));
   }
 
-  async takeOnce(kind: OnceKind, id: string): Promise<Buffer | undefined> {
-    const key = keys.once(this.prefix, kind, id);
+  async putNew(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<boolean> {
+    const key = keys.record(this.prefix, kind, id);
+    return (await this.#link.run((redis) => redis.set(key, value, 'PX', ttl, 'NX'))) === 'OK';
+  }
+
+  async get(kind: RecordKind, id: string): Promise<Buffer | undefined> {
+    const key = keys.record(this.prefix, kind, id);
+    return (await this.#link.run((redis) => redis.getBuffer(key))) ?? undefined;
+  }
+
+  async take(kind: RecordKind, id: string): Promise<Buffer | undefined> {
+    const key = keys.record(this.prefix, kind, id);
     return (await this.#link.run((redis) => redis.getdelBuffer(key))) ?? undefined;
+  }
+
+  async addTo(set: SetName, members: readonly Ranked[], ttl: number): Promise<void> {
+    if (members.length === 0) return;
+    const forget = set.kind === 'sessions' ? Date.now() - LONGEST_SESSION : '';
+    const key = keys.set(this.prefix, set);
+    const ranked = members.flatMap(({ score, member }) => [score, member]);
+    // As promptly as the session that follows: a login waits for it.
+    await this.#link.run((redis) => call(redis, setCommand('add'), key, ttl, forget, ...ranked));
+  }
+
+  async removeFrom(set: SetName, members: readonly string[]): Promise<void> {
+    if (members.length === 0) return;
+    const key = keys.set(this.prefix, set);
+    await this.#link.sideways((redis) => redis.zrem(key, ...members));
+  }
+
+  async pageOf(
+    set: SetName,
+    range: { after?: Ranked | undefined; to?: number | undefined; limit: number },
+  ): Promise<Ranked[]> {
+    const { after, to = Infinity, limit } = range;
+    const reply = (await this.#set('page', set, limit, after?.score ?? '', after?.member ?? '')) as Buffer[];
+    const page: Ranked[] = [];
+    for (let i = 0; i + 1 < reply.length; i += 2) {
+      page.push({ member: String(reply[i]), score: Number(reply[i + 1]) });
+    }
+    return page.filter(({ score }) => score <= to);
+  }
+
+  async sizeOf(set: SetName): Promise<number> {
+    const key = keys.set(this.prefix, set);
+    return this.#link.run((redis) => redis.zcard(key));
+  }
+
+  async claimDue(set: SetName, limit: number, lease: number): Promise<string[]> {
+    return ((await this.#set('claim', set, limit, lease)) as Buffer[]).map(String);
+  }
+
+  async postpone(set: SetName, member: string, delay: number): Promise<void> {
+    await this.#set('postpone', set, member, delay);
+  }
+
+  async now(): Promise<number> {
+    const [seconds, microseconds] = await this.#link.run((redis) => redis.time());
+    return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+  }
+
+  async confirm(): Promise<Durability> {
+    return this.#link.confirm();
+  }
+
+  async announce(message: string): Promise<void> {
+    const channel = keys.channel(this.prefix);
+    await this.#link.run((redis) => redis.publish(channel, message));
+  }
+
+  subscribe(onMessage: (message: string) => void, onGap: () => void): void {
+    this.#link.subscribe(keys.channel(this.prefix), onMessage, onGap);
   }
 
   async close(): Promise<void> {
     await this.#link.close();
   }
 
-  #key(handle: string): string {
-    return keys.session(this.prefix, handle);
+  #session(name: keyof typeof sessionScripts, handle: string, ...args: Argument[]): Promise<unknown> {
+    const key = keys.session(this.prefix, handle);
+    return this.#link.run((redis) => call(redis, sessionCommand(name), key, ...args));
   }
 
-  #script(name: keyof typeof sessionScripts, handle: string, ...args: Argument[]): Promise<unknown> {
-    const key = this.#key(handle);
-    return this.#link.run((redis: Redis) => {
-      // The client library adds a variant of each command that leaves replies as bytes, which sealed records are.
-      const command = (redis as unknown as Record<string, Script>)[`${commandName(name)}Buffer`];
-      if (command === undefined) throw new TypeError(`no script called ${name}`);
-      return command.call(redis, key, ...args);
-    });
+  #set(name: keyof typeof setScripts, set: SetName, ...args: Argument[]): Promise<unknown> {
+    const key = keys.set(this.prefix, set);
+    return this.#link.sideways((redis) => call(redis, setCommand(name), key, ...args));
+  }
+
+  #endArguments(
+    handle: string,
+    { cause, keepRevocation, keepCause }: Ending,
+    refused?: { generation: number; attempt: string },
+  ): Argument[] {
+    return [
+      keys.session(this.prefix, handle),
+      keys.record(this.prefix, 'revocation', handle),
+      keys.record(this.prefix, 'ended', handle),
+      refused?.generation ?? '',
+      refused?.attempt ?? '',
+      cause,
+      keepRevocation,
+      keepCause,
+      keys.channel(this.prefix),
+      handle,
+    ];
   }
 }
 
 /** Scripts get names of their own: `touch` and others are commands of Redis. */
-function commandName(script: string): string {
+function sessionCommand(script: string): string {
   return `cloakroom_${script}`;
 }
 
-/** A value of another type under our key is no session; an error would keep its owner out for ever. */
-function foreignIsNothing(error: unknown): [] {
-  if (
-    error instanceof CloakroomError &&
-    error.cause instanceof Error &&
-    /^WRONGTYPE/.test(error.cause.message)
-  ) {
-    return [];
-  }
-  throw error;
+function setCommand(script: string): string {
+  return `cloakroom_set_${script}`;
 }
 
-function storedSession(reply: Reply): StoredSession | undefined {
-  const [generation, kid, sealed, touched] = reply;
-  if (generation == null || kid == null || sealed == null || touched == null) return undefined;
-  const record = {
-    generation: Number(generation),
-    kid: String(kid),
-    sealed,
-    touchedAt: Number(touched),
-  };
-  return Number.isSafeInteger(record.generation) && Number.isFinite(record.touchedAt) ? record : undefined;
+function call(redis: Client, command: string, ...args: Argument[]): Promise<unknown> {
+  // The client library adds a variant of each command that leaves replies as bytes, which sealed records are.
+  const script = (redis as unknown as Record<string, Script>)[`${command}Buffer`];
+  if (script === undefined) throw new TypeError(`no script called ${command}`);
+  return script.call(redis, ...args);
 }

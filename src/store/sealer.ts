@@ -1,11 +1,12 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
+import type { RecordKind } from './store.js';
 
 const NONCE = 12;
 const TAG = 16;
 
 /** What a sealed record is bound to: none of it can be changed without the record failing to open. */
 export interface SealContext {
-  type: 'session' | 'login' | 'logout';
+  type: 'session' | 'about' | RecordKind;
   /** The record's own place: the handle of a session, the id of a one-time record. */
   id: string;
   generation: number;
@@ -14,6 +15,8 @@ export interface SealContext {
 interface Key {
   kid: string;
   key: Buffer;
+  /** Derived for records without a browser's secret; the others' keys are never kept. */
+  alone?: Buffer;
 }
 
 /**
@@ -37,9 +40,10 @@ export class Sealer {
   }
 
   seal(secret: Buffer, context: SealContext, contents: unknown): { kid: string; sealed: Buffer } {
-    const [{ kid, key }] = this.#keys;
+    const [first] = this.#keys;
+    const { kid } = first;
     const nonce = randomBytes(NONCE);
-    const cipher = createCipheriv('aes-256-gcm', this.#derive(secret, key), nonce);
+    const cipher = createCipheriv('aes-256-gcm', this.#derive(secret, first), nonce);
     cipher.setAAD(this.#bind(kid, context));
     const body = Buffer.concat([cipher.update(JSON.stringify(contents), 'utf8'), cipher.final()]);
     return { kid, sealed: Buffer.concat([nonce, body, cipher.getAuthTag()]) };
@@ -47,7 +51,7 @@ export class Sealer {
 
   /** @returns the contents; `unknown-key` when the server key is not among ours; `broken` for everything else */
   open(secret: Buffer, context: SealContext, kid: string, sealed: Buffer): unknown {
-    const key = this.#keys.find((candidate) => candidate.kid === kid)?.key;
+    const key = this.#keys.find((candidate) => candidate.kid === kid);
     if (key === undefined) return 'unknown-key';
     if (sealed.length < NONCE + TAG) return 'broken';
     const decipher = createDecipheriv('aes-256-gcm', this.#derive(secret, key), sealed.subarray(0, NONCE));
@@ -63,8 +67,9 @@ export class Sealer {
     }
   }
 
-  #derive(secret: Buffer, key: Buffer): Buffer {
-    return Buffer.from(hkdfSync('sha256', secret, key, this.#info, 32));
+  #derive(secret: Buffer, key: Key): Buffer {
+    if (secret.length > 0) return Buffer.from(hkdfSync('sha256', secret, key.key, this.#info, 32));
+    return (key.alone ??= Buffer.from(hkdfSync('sha256', secret, key.key, `${this.#info}|server`, 32)));
   }
 
   #bind(kid: string, context: SealContext): Buffer {

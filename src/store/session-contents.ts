@@ -8,6 +8,8 @@ export interface Tokens {
   /** The refresh token before this one, for a provider that still takes it for a while. */
   previous?: { refreshToken: string; until: number };
   scope?: string;
+  /** The policy epoch before which tokens had to be fetched anew, as it was when these were asked for. */
+  epoch?: number;
 }
 
 /** What is sealed in a session's record: everything about the person, and the tokens. */
@@ -19,6 +21,10 @@ export interface SessionContents {
   sid?: string;
   authTime?: number;
   acr?: string;
+  /** The policy epoch that the session began under. */
+  epoch: number;
+  /** What the browser told of itself at login, and from where. */
+  client: { browser?: string; platform?: string; address?: string };
   createdAt: number;
   /** Sealed as well as stored in the clear: whoever can write to the store cannot prolong a session. */
   absoluteAt: number;

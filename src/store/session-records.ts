@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { Logger } from '../observability/logger.js';
 import { Recent } from './recent.js';
+import type { RevocationEnvelopes } from './revocation-envelope.js';
 import type { Sealer } from './sealer.js';
+import type { ServerSeal } from './server-seal.js';
+import { sessionAbout, type SessionAbout } from './session-about.js';
 import type { SessionContents } from './session-contents.js';
-import type { Store, StoredSession } from './store.js';
+import type { SessionIndex } from './session-index.js';
+import type { NextGeneration, Store, StoredSession } from './store.js';
 
 /** A session whose record was found and opened. Never outlives the request that brought the cookie. */
 export interface OpenSession {
@@ -12,7 +16,15 @@ export interface OpenSession {
   /** The 32 bytes in the cookie, without which the record stays shut. */
   secret: Buffer;
   generation: number;
+  /** Which server key the contents are sealed under. */
+  kid: string;
   touchedAt: number;
+  contents: SessionContents;
+}
+
+interface Opened {
+  generation: number;
+  kid: string;
   contents: SessionContents;
 }
 
@@ -28,27 +40,46 @@ export function sessionHandle(secret: Buffer): string {
 export class SessionRecords {
   readonly store: Store;
   readonly #sealer: Sealer;
+  readonly #serverSeal: ServerSeal;
+  readonly #index: SessionIndex;
+  readonly #envelopes: RevocationEnvelopes;
   readonly #logger: Logger;
-  readonly #opened = new Recent<{ generation: number; contents: SessionContents }>(
-    REMEMBER,
-    REMEMBER_AT_MOST,
-  );
+  readonly #opened = new Recent<Opened>(REMEMBER, REMEMBER_AT_MOST);
 
-  constructor(store: Store, sealer: Sealer, logger: Logger) {
-    this.store = store;
-    this.#sealer = sealer;
-    this.#logger = logger;
+  constructor(parts: {
+    store: Store;
+    sealer: Sealer;
+    serverSeal: ServerSeal;
+    index: SessionIndex;
+    envelopes: RevocationEnvelopes;
+    logger: Logger;
+  }) {
+    this.store = parts.store;
+    this.#sealer = parts.sealer;
+    this.#serverSeal = parts.serverSeal;
+    this.#index = parts.index;
+    this.#envelopes = parts.envelopes;
+    this.#logger = parts.logger;
   }
 
   async create(secret: Buffer, contents: SessionContents, idle: number): Promise<void> {
     const { createdAt, absoluteAt } = contents;
     const handle = sessionHandle(secret);
+    const about = sessionAbout(contents);
+    // First the index: a session that it lacks could not be ended by whose it is.
+    await this.#index.add(handle, about);
     await this.store.create(handle, {
       ...this.seal(secret, handle, 1, contents),
+      about: this.#serverSeal.seal('about', handle, about),
       createdAt,
       absoluteAt,
       idle,
     });
+  }
+
+  /** @returns undefined for what is not there or does not open */
+  about(handle: string, about: Buffer | undefined): SessionAbout | undefined {
+    return this.#serverSeal.open('about', handle, about) as SessionAbout | undefined;
   }
 
   /**
@@ -67,12 +98,6 @@ export class SessionRecords {
     return stored === undefined ? undefined : this.open(handle, secret, stored);
   }
 
-  /** Ends a session. Returns it with the tokens it had at last: a refresh may have won against what the caller read. */
-  async take(handle: string, secret: Buffer): Promise<OpenSession | undefined> {
-    const stored = await this.store.take(handle);
-    return stored === undefined ? undefined : this.open(handle, secret, stored);
-  }
-
   /** @returns undefined for a record that is not ours, is damaged, or was sealed under a key we no longer accept */
   open(handle: string, secret: Buffer, stored: StoredSession): OpenSession | undefined {
     const { generation, touchedAt, kid, sealed } = stored;
@@ -82,18 +107,25 @@ export class SessionRecords {
       this.#logger.warn('seal_mismatch', { handle, reason: contents });
       return undefined;
     }
-    const session = { handle, secret, generation, touchedAt, contents: contents as SessionContents };
-    this.#opened.set(handle, { generation, contents: session.contents });
+    const session = { handle, secret, generation, kid, touchedAt, contents: contents as SessionContents };
+    this.#opened.set(handle, { generation, kid, contents: session.contents });
     return this.#live(session);
   }
 
-  seal(
-    secret: Buffer,
-    handle: string,
-    generation: number,
-    contents: SessionContents,
-  ): { kid: string; sealed: Buffer } {
-    return this.#sealer.seal(secret, { type: 'session', id: handle, generation }, contents);
+  seal(secret: Buffer, handle: string, generation: number, contents: SessionContents): NextGeneration {
+    const { provider, issuer, tokens } = contents;
+    return {
+      ...this.#sealer.seal(secret, { type: 'session', id: handle, generation }, contents),
+      revocation:
+        tokens.refreshToken === undefined
+          ? undefined
+          : this.#envelopes.seal(handle, { provider, issuer }, tokens.refreshToken),
+    };
+  }
+
+  /** To be called when a new generation was stored. */
+  committed(before: OpenSession, next: NextGeneration): void {
+    if (next.kid !== before.kid) this.#index.addAgain(before.handle, sessionAbout(before.contents));
   }
 
   #live(session: OpenSession): OpenSession | undefined {

@@ -11,6 +11,10 @@ export interface StoredSession {
 export interface NewSession {
   kid: string;
   sealed: Buffer;
+  /** What lists of sessions show, sealed under the server key alone. */
+  about: Buffer;
+  /** The refresh token, sealed for whoever may revoke it; nobody else can open it. */
+  revocation: Buffer | undefined;
   createdAt: number;
   absoluteAt: number;
   /** Milliseconds without use after which the session ends. */
@@ -38,8 +42,82 @@ export interface Release {
   doubtful: boolean;
 }
 
-/** One-time records: a login under way, a logout under way. */
-export type OnceKind = 'login' | 'logout';
+/** What is written when tokens have been refreshed. */
+export interface NextGeneration {
+  kid: string;
+  sealed: Buffer;
+  revocation: Buffer | undefined;
+}
+
+/** Why a session ended, in the log, to front ends and to operators. */
+export type EndCause =
+  | 'user'
+  | 'elsewhere'
+  | 'replaced'
+  | 'provider'
+  | 'operator'
+  | 'epoch'
+  | 'expired'
+  | 'refresh-refused'
+  | 'refresh-lost'
+  | 'identity-changed'
+  | 'token-expired';
+
+export interface Ending {
+  cause: EndCause;
+  /** Milliseconds for which the envelope of the refresh token is kept for its revocation; 0 throws it away. */
+  keepRevocation: number;
+  /** Milliseconds for which the cause can be told to whoever still brings the cookie. */
+  keepCause: number;
+}
+
+/** A session as it was in the moment it ended. */
+export interface EndedSession {
+  /** Undefined for a record that was damaged. */
+  session: StoredSession | undefined;
+  about: Buffer | undefined;
+  /** Whether an envelope now waits for its revocation. */
+  revocation: boolean;
+}
+
+/** What a list of sessions shows of one, without its cookie. */
+export interface DescribedSession {
+  about: Buffer | undefined;
+  createdAt: number;
+  absoluteAt: number;
+  touchedAt: number;
+}
+
+/**
+ * Small records beside the sessions: a login or logout under way, what became of a session, of a person's sessions or of a
+ * logout token, a refresh token to revoke, an ending of many sessions under way.
+ */
+export type RecordKind =
+  | 'login'
+  | 'logout'
+  | 'ended'
+  | 'mark'
+  | 'logout-token'
+  | 'revocation'
+  | 'ending'
+  | 'confirmation'
+  | 'audit'
+  | 'epoch';
+
+/** A member of an ordered set. */
+export interface Ranked {
+  member: string;
+  score: number;
+}
+
+/** A set ordered by a number: sessions by creation, or work by the time it is due. */
+export interface SetName {
+  kind: 'sessions' | 'queue';
+  id: string;
+}
+
+/** Whether writes outlive the loss of the Redis they went to. */
+export type Durability = 'replicated' | 'unreplicated' | 'unconfirmed' | 'memory';
 
 /**
  * Where sessions live. Only `create` makes a session; everything else changes what exists and can never bring back what
@@ -63,20 +141,54 @@ export interface Store {
     handle: string,
     generation: number,
     attempt: string,
-    next: { kid: string; sealed: Buffer },
+    next: NextGeneration,
   ): Promise<'committed' | 'superseded' | 'gone'>;
   /** Gives a claim back without a result. */
   release(handle: string, attempt: string, release: Release): Promise<void>;
   /**
-   * Ends a session.
+   * Ends a session and tells every process of it, in one step.
    * @param refused end it only if it is still at this generation and no other attempt holds a claim
-   * @returns whether a session was there to end
+   * @returns undefined when no session was there to end
    */
-  end(handle: string, refused?: { generation: number; attempt: string }): Promise<boolean>;
-  /** Ends a session and returns what it was in that very moment. */
-  take(handle: string): Promise<StoredSession | undefined>;
-  putOnce(kind: OnceKind, id: string, value: Buffer, ttl: number): Promise<void>;
+  end(
+    handle: string,
+    ending: Ending,
+    refused?: { generation: number; attempt: string },
+  ): Promise<EndedSession | undefined>;
+  /** As {@link end} for many, without holding up requests; the answers are in the order of the handles. */
+  endMany(handles: readonly string[], ending: Ending): Promise<(EndedSession | undefined)[]>;
+  describe(handles: readonly string[]): Promise<(DescribedSession | undefined)[]>;
+
+  put(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<void>;
+  /** @returns false when there was such a record already, which stays as it is */
+  putNew(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<boolean>;
+  get(kind: RecordKind, id: string): Promise<Buffer | undefined>;
   /** Takes a record away and returns it; of many callers at once exactly one gets it. */
-  takeOnce(kind: OnceKind, id: string): Promise<Buffer | undefined>;
+  take(kind: RecordKind, id: string): Promise<Buffer | undefined>;
+
+  /** @param ttl milliseconds the whole set lives at least */
+  addTo(set: SetName, members: readonly Ranked[], ttl: number): Promise<void>;
+  removeFrom(set: SetName, members: readonly string[]): Promise<void>;
+  /** Members in their order (those of equal score by name), beginning after one, up to a score. */
+  pageOf(
+    set: SetName,
+    range: { after?: Ranked | undefined; to?: number | undefined; limit: number },
+  ): Promise<Ranked[]>;
+  sizeOf(set: SetName): Promise<number>;
+  /** Members whose score is a time that has come, by this store's clock; they are due again after the lease. */
+  claimDue(set: SetName, limit: number, lease: number): Promise<string[]>;
+  /** When a member is due next, by this store's clock; nothing when it is no member any more. */
+  postpone(set: SetName, member: string, delay: number): Promise<void>;
+
+  /** Milliseconds since the epoch, by the clock that all processes share. */
+  now(): Promise<number>;
+  /** Whether what was written by `end`, `endMany`, `addTo` and `put` so far would outlive the loss of this store. */
+  confirm(): Promise<Durability>;
+  announce(message: string): Promise<void>;
+  /**
+   * @param onMessage every announcement, and `ended <handle> <cause>` for every session that ends
+   * @param onGap messages may have been missed
+   */
+  subscribe(onMessage: (message: string) => void, onGap: () => void): void;
   close(): Promise<void>;
 }

@@ -4,9 +4,12 @@ import { CloakroomError } from '../errors.js';
 import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
 import { isHealthy, providerFailure, type ProviderFailure } from '../oidc/oidc-errors.js';
 import type { Logger } from '../observability/logger.js';
+import { endingBy } from '../store/ending.js';
+import type { PolicyEpoch } from '../store/policy-epoch.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
 import type { Release } from '../store/store.js';
+import { takeClaim } from './refresh-claim.js';
 import { backoffAfter, claimDuration, SEND_WITHIN, waitInDoubt } from './refresh-timing.js';
 import { refreshedIdentity } from './refreshed-identity.js';
 import { tokensAfterGrant } from './token-lifetime.js';
@@ -25,6 +28,13 @@ export type RefreshOutcome =
   | { kind: 'ended'; reason: EndReason }
   | { kind: 'gone' }
   | { kind: 'unavailable'; retryAfter: number };
+
+/** Who wants to know what refreshes lead to besides new tokens. */
+export interface RefreshListener {
+  ended(session: OpenSession, cause: EndReason): void;
+  /** A refresh token came for a session that had ended meanwhile: nobody may use it any more. */
+  stray(session: OpenSession, refreshToken: string): void;
+}
 
 type Step = RefreshOutcome | { kind: 'held'; remaining: number };
 
@@ -47,12 +57,16 @@ const COMMIT_FOR = 60_000;
  */
 export class Refresh {
   readonly #records: SessionRecords;
+  readonly #epoch: PolicyEpoch;
   readonly #logger: Logger;
+  readonly #listener: RefreshListener;
   readonly #flights = new Map<string, Promise<RefreshOutcome>>();
 
-  constructor(records: SessionRecords, logger: Logger) {
+  constructor(records: SessionRecords, epoch: PolicyEpoch, logger: Logger, listener: RefreshListener) {
     this.#records = records;
+    this.#epoch = epoch;
     this.#logger = logger;
+    this.#listener = listener;
   }
 
   /** Refreshes that are under way in this process; a shutdown waits for them. */
@@ -104,7 +118,8 @@ export class Refresh {
     const startedAt = performance.now();
     // Until the provider was asked, nothing is known about it.
     const healthy = undefined;
-    const claim = await this.#claim(session, provider, attempt);
+    const duration = claimDuration(provider.config);
+    const claim = await takeClaim(this.#records.store, session, attempt, duration);
     switch (claim.kind) {
       case 'gone':
         return { healthy, step: { kind: 'gone' } };
@@ -132,42 +147,6 @@ export class Refresh {
     return this.#send(current, refreshToken, provider, attempt, claim.doubtfulFor !== undefined);
   }
 
-  async #claim(
-    session: OpenSession,
-    provider: OidcClient,
-    attempt: string,
-  ): ReturnType<SessionRecords['store']['claim']> {
-    const { store } = this.#records;
-    const duration = claimDuration(provider.config);
-    try {
-      return await store.claim(session.handle, session.generation, attempt, duration);
-    } catch {
-      // The reply may be lost although the claim is ours. Asking again under the same name finds out.
-      await sleep(LONGEST_POLL);
-      return store.claim(session.handle, session.generation, attempt, duration).catch((error: unknown) => {
-        this.#releaseLater(session, attempt, duration);
-        throw error;
-      });
-    }
-  }
-
-  /** A claim of which nobody knows whether it stands must not keep the others waiting once the store is back. */
-  #releaseLater(session: OpenSession, attempt: string, within: number): void {
-    const until = performance.now() + within;
-    const again = async (): Promise<void> => {
-      while (performance.now() < until) {
-        await sleep(LONGEST_PAUSE);
-        try {
-          await this.#records.store.release(session.handle, attempt, { backoff: 0, doubtful: false });
-          return;
-        } catch {
-          continue;
-        }
-      }
-    };
-    void again();
-  }
-
   async #send(
     session: OpenSession,
     refreshToken: string,
@@ -176,6 +155,8 @@ export class Refresh {
     doubtful: boolean,
   ): Promise<{ healthy: boolean; step: Step }> {
     const startedAt = performance.now();
+    // Before the provider is asked: what changes while it answers asks for newer tokens still.
+    const epoch = this.#epoch.known?.refresh;
     let answer: TokenAnswer;
     try {
       answer = await provider.refresh(refreshToken);
@@ -184,7 +165,7 @@ export class Refresh {
       const step = await this.#failed(session, provider, attempt, failure, doubtful, error);
       return { healthy: isHealthy(failure), step };
     }
-    const step = await this.#accept(session, provider, attempt, answer);
+    const step = await this.#accept(session, provider, attempt, answer, epoch);
     const took = Math.round(performance.now() - startedAt);
     if (step.kind === 'refreshed') {
       this.#logger.info('refresh_succeeded', { handle: session.handle, provider: provider.name, ms: took });
@@ -197,17 +178,19 @@ export class Refresh {
     provider: OidcClient,
     attempt: string,
     answer: TokenAnswer,
+    epoch: number | undefined,
   ): Promise<Step> {
     const identity = await refreshedIdentity(session, provider, answer, this.#logger);
     if (identity === 'changed') {
-      await this.#records.store.end(session.handle);
-      this.#revokeLater(provider, answer.refreshToken);
+      await this.#records.store.end(session.handle, endingBy('identity-changed'));
+      this.#revokeLater(session, answer.refreshToken);
       return this.#ended(session, 'identity-changed');
     }
     const { rotation, accessTokenLifetime } = provider.config;
     const rules = {
       fallback: accessTokenLifetime,
       leeway: rotation.policy === 'leeway' ? rotation.leeway : 0,
+      epoch: epoch ?? session.contents.tokens.epoch ?? 0,
     };
     const contents: SessionContents = {
       ...session.contents,
@@ -215,16 +198,11 @@ export class Refresh {
         identity === 'same' && answer.idToken !== undefined ? answer.idToken : session.contents.idToken,
       tokens: tokensAfterGrant(answer, session.contents.tokens, rules, Date.now(), Math.random()),
     };
-    return this.#commit(session, provider, attempt, contents);
+    return this.#commit(session, attempt, contents);
   }
 
   /** The provider has spent the old token: these are the only copy of the new ones until the store has them. */
-  async #commit(
-    session: OpenSession,
-    provider: OidcClient,
-    attempt: string,
-    contents: SessionContents,
-  ): Promise<Step> {
+  async #commit(session: OpenSession, attempt: string, contents: SessionContents): Promise<Step> {
     const { handle, secret, generation } = session;
     const next = this.#records.seal(secret, handle, generation + 1, contents);
     const until = performance.now() + COMMIT_FOR;
@@ -232,11 +210,13 @@ export class Refresh {
       try {
         const result = await this.#records.store.commit(handle, generation, attempt, next);
         if (result === 'committed') {
-          return { kind: 'refreshed', session: { ...session, generation: generation + 1, contents } };
+          this.#records.committed(session, next);
+          const refreshed = { ...session, generation: generation + 1, kid: next.kid, contents };
+          return { kind: 'refreshed', session: refreshed };
         }
         if (result === 'superseded') return await this.#newer(session);
         // The session ended while the provider was answering: nobody may use these tokens any more.
-        this.#revokeLater(provider, contents.tokens.refreshToken);
+        this.#revokeLater(session, contents.tokens.refreshToken);
         return { kind: 'gone' };
       } catch (error) {
         if (performance.now() > until) throw error;
@@ -258,8 +238,9 @@ export class Refresh {
     if (failure.kind === 'refused') {
       // Only if nobody has stored newer tokens meanwhile, or is about to: then this refusal is about an old one.
       const refused = { generation: session.generation, attempt };
-      if (!(await this.#records.store.end(handle, refused))) return this.#newer(session);
-      return this.#ended(session, doubtful ? 'refresh-lost' : 'refresh-refused');
+      const cause = doubtful ? 'refresh-lost' : 'refresh-refused';
+      const ended = await this.#records.store.end(handle, endingBy(cause), refused);
+      return ended === undefined ? this.#newer(session) : this.#ended(session, cause);
     }
     if (failure.kind === 'misconfigured') {
       this.#logger.error('client_misconfigured', { provider: provider.name });
@@ -272,7 +253,7 @@ export class Refresh {
   }
 
   #ended(session: OpenSession, reason: EndReason): Step {
-    this.#logger.info('session_ended', { handle: session.handle, cause: reason });
+    this.#listener.ended(session, reason);
     return { kind: 'ended', reason };
   }
 
@@ -288,10 +269,7 @@ export class Refresh {
     await this.#records.store.release(session.handle, attempt, release).catch(() => undefined);
   }
 
-  #revokeLater(provider: OidcClient, refreshToken: string | undefined): void {
-    if (refreshToken === undefined) return;
-    provider.revoke(refreshToken, 'refresh_token').catch((error: unknown) => {
-      this.#logger.warn('revocation_failed', { provider: provider.name, error });
-    });
+  #revokeLater(session: OpenSession, refreshToken: string | undefined): void {
+    if (refreshToken !== undefined) this.#listener.stray(session, refreshToken);
   }
 }

@@ -1,5 +1,5 @@
 import type { Logger } from '../observability/logger.js';
-import { IdTokenError } from '../oidc/id-token.js';
+import { TokenError } from '../oidc/signed-token.js';
 import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
 import type { OpenSession } from '../store/session-records.js';
 
@@ -29,7 +29,7 @@ export async function refreshedIdentity(
     logger.warn('identity_changed', { handle, reason: sameLogin ? 'sub' : 'auth_time' });
     return 'changed';
   } catch (error) {
-    if (!(error instanceof IdTokenError) || ABOUT_TIME.includes(error.reason)) {
+    if (!(error instanceof TokenError) || ABOUT_TIME.includes(error.reason)) {
       logger.warn('refreshed_id_token_unchecked', { handle, error });
       return 'unchecked';
     }

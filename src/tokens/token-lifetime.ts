@@ -11,6 +11,8 @@ export interface LifetimeRules {
   fallback: number;
   /** Milliseconds the provider goes on accepting a refresh token that was used; 0 for none. */
   leeway: number;
+  /** The policy epoch as it was when the tokens were asked for. */
+  epoch: number;
 }
 
 /**
@@ -36,6 +38,7 @@ export function tokensAfterGrant(
     accessToken: answer.accessToken,
     expiresAt: now + life,
     refreshAt: now + life * (EARLIEST + (LATEST - EARLIEST) * random),
+    epoch: rules.epoch,
     ...(refreshToken === undefined ? {} : { refreshToken }),
     ...(keepsSpent ? { previous: { refreshToken: spent, until: now + rules.leeway } } : {}),
     ...(scope === undefined ? {} : { scope }),

@@ -1,5 +1,7 @@
 import type { Providers } from '../oidc/providers.js';
+import type { PolicyEpoch } from '../store/policy-epoch.js';
 import type { OpenSession } from '../store/session-records.js';
+import type { Tokens } from '../store/session-contents.js';
 import { Recent } from '../store/recent.js';
 import type { EndReason, Refresh, RefreshOutcome } from './refresh.js';
 import { tokenState } from './token-lifetime.js';
@@ -20,19 +22,21 @@ const PATIENCE = 2000;
 export class TokensService {
   readonly #providers: Providers;
   readonly #refresh: Refresh;
+  readonly #epoch: PolicyEpoch;
   /** Sessions whose renewal failed a moment ago, so that not every request tries again in the background. */
   readonly #resting = new Recent<true>(2500, 10_000);
   #waiting = 0;
 
-  constructor(providers: Providers, refresh: Refresh) {
+  constructor(providers: Providers, refresh: Refresh, epoch: PolicyEpoch) {
     this.#providers = providers;
     this.#refresh = refresh;
+    this.#epoch = epoch;
   }
 
   /** @returns at once while the token is good; a promise only when a refresh must be waited for */
   accessToken(session: OpenSession): AccessToken | Promise<AccessToken> {
     const { tokens } = session.contents;
-    const state = tokenState(tokens, Date.now());
+    const state = this.#isOutdated(tokens) ? 'over' : tokenState(tokens, Date.now());
     if (state === 'fresh') return { kind: 'token', accessToken: tokens.accessToken };
     if (tokens.refreshToken === undefined) return this.#withoutRefresh(session);
     if (state === 'due') {
@@ -47,9 +51,19 @@ export class TokensService {
     await Promise.allSettled(this.#refresh.running);
   }
 
+  /** Fetched before an operator asked for new ones. */
+  #isOutdated({ epoch = 0 }: Tokens): boolean {
+    return epoch < (this.#epoch.known?.refresh ?? 0);
+  }
+
+  /** Whether the token may still be used where no newer one can be had. */
+  #isUsable(tokens: Tokens): boolean {
+    return Date.now() < tokens.expiresAt && !this.#isOutdated(tokens);
+  }
+
   #withoutRefresh(session: OpenSession): AccessToken {
-    const { accessToken, expiresAt } = session.contents.tokens;
-    if (Date.now() < expiresAt) return { kind: 'token', accessToken };
+    const { tokens } = session.contents;
+    if (this.#isUsable(tokens)) return { kind: 'token', accessToken: tokens.accessToken };
     return { kind: 'ended', reason: 'token-expired' };
   }
 
@@ -75,21 +89,23 @@ export class TokensService {
     try {
       const patience = provider.config.timeout + PATIENCE;
       const outcome = await within(patience, this.#refresh.run(session, provider));
-      return usable(session, outcome);
+      return this.#afterRefresh(session, outcome);
     } finally {
       this.#waiting -= 1;
     }
   }
-}
 
-function usable(session: OpenSession, outcome: RefreshOutcome): AccessToken {
-  if (outcome.kind === 'refreshed') {
-    return { kind: 'token', accessToken: outcome.session.contents.tokens.accessToken };
+  #afterRefresh(session: OpenSession, outcome: RefreshOutcome): AccessToken {
+    if (outcome.kind === 'refreshed') {
+      return { kind: 'token', accessToken: outcome.session.contents.tokens.accessToken };
+    }
+    const { tokens } = session.contents;
+    // The last seconds of a token are better than an error.
+    if (outcome.kind === 'unavailable' && this.#isUsable(tokens)) {
+      return { kind: 'token', accessToken: tokens.accessToken };
+    }
+    return outcome;
   }
-  const { accessToken, expiresAt } = session.contents.tokens;
-  // The last seconds of a token are better than an error.
-  if (outcome.kind === 'unavailable' && Date.now() < expiresAt) return { kind: 'token', accessToken };
-  return outcome;
 }
 
 async function within(patience: number, flight: Promise<RefreshOutcome>): Promise<RefreshOutcome> {
