@@ -2,9 +2,11 @@ import { Module, type DynamicModule } from '@nestjs/common';
 import { AuthModule } from './auth/auth.module.js';
 import { BackchannelLogoutService } from './auth/backchannel-logout.service.js';
 import { CallbackService } from './auth/callback.service.js';
+import { EventsService } from './auth/events.service.js';
 import { FrontchannelLogoutService } from './auth/frontchannel-logout.service.js';
 import { LoginService } from './auth/login.service.js';
 import { LogoutService } from './auth/logout.service.js';
+import { UserSessionsService } from './auth/user-sessions.service.js';
 import type { Config } from './config/schema.js';
 import { CONFIG } from './config/token.js';
 import { HealthModule } from './health/health.module.js';
@@ -23,6 +25,8 @@ export class AppModule {
       { provide: LoginService, useValue: services.login },
       { provide: CallbackService, useValue: services.callback },
       { provide: LogoutService, useValue: services.logout },
+      { provide: UserSessionsService, useValue: services.userSessions },
+      { provide: EventsService, useValue: services.events },
       { provide: BackchannelLogoutService, useValue: services.backchannelLogout },
       { provide: FrontchannelLogoutService, useValue: services.frontchannelLogout },
       { provide: TrustedProxies, useValue: services.trusted },

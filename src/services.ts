@@ -1,10 +1,12 @@
 import { BackchannelLogoutService } from './auth/backchannel-logout.service.js';
 import { CallbackService } from './auth/callback.service.js';
+import { EventsService } from './auth/events.service.js';
 import { FrontchannelLogoutService } from './auth/frontchannel-logout.service.js';
 import { LoginAttempts } from './auth/login-attempts.js';
 import { LoginService } from './auth/login.service.js';
 import { LogoutService } from './auth/logout.service.js';
 import { SessionStart } from './auth/session-start.js';
+import { UserSessionsService } from './auth/user-sessions.service.js';
 import type { Config } from './config/schema.js';
 import { AuditLog, SYSTEM } from './endings/audit-log.js';
 import { EndingJobs } from './endings/ending-jobs.js';
@@ -63,7 +65,8 @@ export function composeServices(config: Config, logger: Logger) {
   const sessions = new SessionsService({ ...shared, cookie, creation, tokens });
   const attempts = new LoginAttempts(config, onceRecords);
   const start = new SessionStart({ ...shared, sessions, marks, trusted });
-  const parts = { ...shared, attempts, start, onceRecords, sessions, cookie, trusted, live };
+  const userSessions = new UserSessionsService({ ...shared, sessions, cookie, trusted });
+  const parts = { ...shared, userSessions, attempts, start, onceRecords, sessions, cookie, trusted, live };
   return {
     ...administration,
     trusted,
@@ -75,6 +78,8 @@ export function composeServices(config: Config, logger: Logger) {
     login: new LoginService(parts),
     callback: new CallbackService(parts),
     logout: new LogoutService(parts),
+    userSessions,
+    events: new EventsService(parts),
     backchannelLogout: new BackchannelLogoutService(parts),
     frontchannelLogout: new FrontchannelLogoutService(parts),
     health: new HealthService(store, providers),

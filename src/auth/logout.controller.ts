@@ -18,12 +18,18 @@ export class LogoutController {
   @Post('logout')
   async byScript(@Req() request: Request, @Res() response: Response): Promise<void> {
     checkCsrf(request, this.config.publicUrl);
-    const { location, cookies } = await this.logout.begin(
-      request,
-      rawQuery(request).get('returnTo') ?? undefined,
-    );
+    const query = rawQuery(request);
+    const returnTo = query.get('returnTo') ?? undefined;
+    response.set('Cache-Control', 'no-store');
+    if (query.get('everywhere') === 'true') {
+      const { location, cookies, endedElsewhere } = await this.logout.beginEverywhere(request, returnTo);
+      for (const cookie of cookies) response.append('Set-Cookie', cookie);
+      response.status(200).json({ logoutUrl: location, ended: endedElsewhere + 1 });
+      return;
+    }
+    const { location, cookies } = await this.logout.begin(request, returnTo);
     for (const cookie of cookies) response.append('Set-Cookie', cookie);
-    response.set('Cache-Control', 'no-store').status(200).json({ logoutUrl: location });
+    response.status(200).json({ logoutUrl: location });
   }
 
   @Get('logout')

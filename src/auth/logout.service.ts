@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Request } from 'express';
 import type { Config } from '../config/schema.js';
-import type { Actor } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
@@ -11,8 +10,10 @@ import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OnceRecords } from '../store/once-records.js';
 import type { OpenSession } from '../store/session-records.js';
+import { actingUser } from './acting-user.js';
 import { isNavigation } from './navigation.js';
 import { safeReturnTo } from './return-to.js';
+import type { UserSessionsService } from './user-sessions.service.js';
 
 /** A logout that is done here and goes on at the provider. */
 interface PendingLogout {
@@ -47,6 +48,7 @@ export class LogoutService {
   readonly #records: OnceRecords;
   readonly #providers: Providers;
   readonly #sessions: SessionsService;
+  readonly #own: UserSessionsService;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
@@ -56,6 +58,7 @@ export class LogoutService {
     onceRecords: OnceRecords;
     providers: Providers;
     sessions: SessionsService;
+    userSessions: UserSessionsService;
     cookie: SessionCookie;
     trusted: TrustedProxies;
     logger: Logger;
@@ -64,6 +67,7 @@ export class LogoutService {
     this.#records = parts.onceRecords;
     this.#providers = parts.providers;
     this.#sessions = parts.sessions;
+    this.#own = parts.userSessions;
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
@@ -76,11 +80,29 @@ export class LogoutService {
 
   /** Ends the session and says where the browser should go; saying it twice is no error. */
   async begin(request: Request, wanted: string | undefined): Promise<Answer> {
-    const returnTo = safeReturnTo(wanted, this.#config.publicUrl);
     const session = await this.#sessions.findIfAny(request.headers.cookie, { slide: false });
+    if (session !== undefined) return this.#begin(request, session, wanted);
+    const location = safeReturnTo(wanted, this.#config.publicUrl);
+    return { location, cookies: this.#cookie.clearing() };
+  }
+
+  /**
+   * As {@link begin}, for all sessions of the person; the others first, so that whoever is told that it failed can ask again.
+   * @throws {CloakroomError} `session-required`: nobody could be told whose sessions have ended
+   */
+  async beginEverywhere(
+    request: Request,
+    wanted: string | undefined,
+  ): Promise<Answer & { endedElsewhere: number }> {
+    const session = await this.#sessions.find(request.headers.cookie, { slide: false });
+    const endedElsewhere = await this.#own.endOthers(request, session, 'logout everywhere');
+    return { ...(await this.#begin(request, session, wanted)), endedElsewhere };
+  }
+
+  async #begin(request: Request, session: OpenSession, wanted: string | undefined): Promise<Answer> {
+    const returnTo = safeReturnTo(wanted, this.#config.publicUrl);
     const cookies = this.#cookie.clearing();
-    if (session === undefined) return { location: returnTo, cookies };
-    await this.#sessions.end(session, this.#actor(request, session));
+    await this.#sessions.end(session, actingUser(request, session, this.#trusted));
     const pending = await this.#remember(session, returnTo);
     if (pending === undefined) return { location: returnTo, cookies };
     return { location: `${LOGOUT_PATH}?token=${pending.ticket}`, cookies: [...cookies, pending.cookie] };
@@ -107,7 +129,7 @@ export class LogoutService {
     if (this.#cookie.unsign(TOKEN, token) !== session.handle) {
       throw new CloakroomError('csrf', { public: { reason: 'logout-token' } });
     }
-    await this.#sessions.end(session, this.#actor(request, session));
+    await this.#sessions.end(session, actingUser(request, session, this.#trusted));
     const answer = await this.#atProvider(pendingLogout(session, returnTo));
     return { location: answer.location, cookies: [...this.#cookie.clearing(), ...answer.cookies] };
   }
@@ -157,10 +179,6 @@ export class LogoutService {
       this.#logger.warn('logout_at_provider_skipped', { provider: pending.provider, error });
       return { location: pending.returnTo, cookies: otherwise };
     }
-  }
-
-  #actor(request: Request, { contents }: OpenSession): Actor {
-    return { kind: 'user', name: contents.subject, from: this.#trusted.clientAddress(request) };
   }
 
   /** Back from the provider. Without the state of a logout that began here the page is neutral; nothing is ended. */

@@ -45,6 +45,7 @@ export async function start(config: Config): Promise<number> {
   await sleep(config.shutdown.delay);
   // Event streams never end by themselves: their readers are told when to come back, which is then another replica.
   services.proxy.streams.hint();
+  services.events.close();
   await close(server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config, ProviderConfig } from '../config/schema.js';
+import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import { endingBy } from '../store/ending.js';
 import type { IndexedSession, SessionIndex, Whose } from '../store/session-index.js';
@@ -7,7 +9,7 @@ import type { SessionRecords } from '../store/session-records.js';
 import type { Durability, EndCause, EndedSession } from '../store/store.js';
 import type { Actor, AuditLog } from './audit-log.js';
 import { EndingJobs, type EndingJob } from './ending-jobs.js';
-import { isEverybody, requireSelection, type FoundSession, type SessionFilter } from './filter.js';
+import { isEverybody, requireSelection, subjectIn, type FoundSession, type SessionFilter } from './filter.js';
 import { DENIED_FOR, type IdentityMarks, type Mark } from './identity-marks.js';
 import type { RevocationQueue } from './revocation-queue.js';
 import type { SessionDirectory } from './session-directory.js';
@@ -36,6 +38,8 @@ export interface EndingResult {
 
 /** Milliseconds by which the clock of a process that began a session may be ahead of the store's. */
 const SKEW = 2000;
+/** Milliseconds between two looks at an act that another process has begun. */
+const LOOK_EVERY = 100;
 
 /**
  * Ends sessions, for operators, providers and users alike. In this order: what is to be done is written down, the person is
@@ -88,11 +92,7 @@ export class EndingsService {
   async end(filter: SessionFilter, how: EndMany): Promise<EndingResult> {
     requireSelection(filter);
     const id = EndingJobs.idOf(how.id ?? randomUUID());
-    const known = how.id === undefined ? undefined : await this.#jobs.find(id);
-    if (known !== undefined) {
-      const { ended, durability } = known;
-      return durability === undefined ? this.#run(id, known, how.progress) : { id, ended, durability };
-    }
+    if (how.id !== undefined && (await this.#jobs.find(id)) !== undefined) return this.#await(id);
     const now = await this.#records.store.now();
     const job: EndingJob = {
       filter: { ...filter, createdBefore: Math.min(filter.createdBefore ?? Infinity, now + SKEW) },
@@ -103,8 +103,21 @@ export class EndingsService {
       ...(how.providerSaidAt === undefined ? {} : { saidAt: how.providerSaidAt }),
       ended: 0,
     };
-    await this.#jobs.begin(id, job);
+    if (!(await this.#jobs.begin(id, job))) return this.#await(id);
     return this.#run(id, job, how.progress);
+  }
+
+  /** The result of an act that somebody has begun: of two who end the same, each would count a part. */
+  async #await(id: string): Promise<EndingResult> {
+    for (;;) {
+      const job = await this.#jobs.find(id);
+      if (job === undefined) throw new CloakroomError('internal');
+      const { ended, durability } = job;
+      if (durability !== undefined) return { id, ended, durability };
+      // It may be that of a process that died.
+      await this.resume();
+      await sleep(LOOK_EVERY);
+    }
   }
 
   /** What became of an act, as far as it has come; kept for a day. */
@@ -198,22 +211,24 @@ export class EndingsService {
 
   /** Before anything ends: a login that is being stored now finds the mark when it looks once more. */
   async #markKnown({ filter, cause, at, saidAt }: EndingJob): Promise<void> {
-    const { issuer, subject, sid } = filter;
-    if (issuer === undefined || !this.#asksForFreshLogin(cause)) return;
-    const mark: Mark = { at, freshUntil: at + this.#freshFor };
-    if (sid !== undefined) {
-      await this.#marks.put(
-        { kind: 'sid', issuer, sid },
-        { at, freshUntil: 0, deniedUntil: at + DENIED_FOR },
-      );
-    } else if (subject !== undefined) {
-      const denied = saidAt === undefined ? {} : { deniedIssuedUntil: saidAt };
-      await this.#marks.put({ kind: 'subject', issuer, subject }, { ...mark, ...denied });
+    if (!this.#asksForFreshLogin(cause)) return;
+    const { issuer, sid } = filter;
+    const subject = subjectIn(filter);
+    const issuers = issuer === undefined ? this.#providers.map((provider) => provider.issuer) : [issuer];
+    for (const from of new Set(issuers)) {
+      if (sid !== undefined) {
+        const mark = { at, freshUntil: 0, deniedUntil: at + DENIED_FOR };
+        await this.#marks.put({ kind: 'sid', issuer: from, sid }, mark);
+      } else if (subject !== undefined) {
+        const denied = saidAt === undefined ? {} : { deniedIssuedUntil: saidAt };
+        const mark: Mark = { at, freshUntil: at + this.#freshFor, ...denied };
+        await this.#marks.put({ kind: 'subject', issuer: from, subject }, mark);
+      }
     }
   }
 
   async #markFresh(ended: readonly FoundSession[], job: EndingJob): Promise<void> {
-    if (job.filter.subject !== undefined && job.filter.issuer !== undefined) return;
+    if (job.filter.sid === undefined && subjectIn(job.filter) !== undefined) return;
     const subjects = new Map<string, Exclude<Whose, { kind: 'all' }>>();
     for (const { about } of ended) {
       if (about !== undefined) subjects.set(JSON.stringify([about.issuer, about.subject]), subjectOf(about));

@@ -81,6 +81,11 @@ export function isEverybody(filter: SessionFilter): boolean {
   return CRITERIA.every((name) => name === 'createdBefore' || filter[name] === undefined);
 }
 
+/** The subject that a filter names; what looks like an e-mail address may be one, or a subject. */
+export function subjectIn({ subject, user }: SessionFilter): string | undefined {
+  return subject ?? (user?.includes('@') === true ? undefined : user);
+}
+
 export function matches(filter: SessionFilter, found: FoundSession, now: number): boolean {
   const { handle, createdAt, usedAt, about } = found;
   if (handle === filter.except) return false;

@@ -3,7 +3,14 @@ import type { PolicyEpoch } from '../store/policy-epoch.js';
 import type { SessionIndex } from '../store/session-index.js';
 import type { SessionRecords } from '../store/session-records.js';
 import type { Ranked, SetName } from '../store/store.js';
-import { listed, matches, type FoundSession, type ListedSession, type SessionFilter } from './filter.js';
+import {
+  listed,
+  matches,
+  subjectIn,
+  type FoundSession,
+  type ListedSession,
+  type SessionFilter,
+} from './filter.js';
 
 const PAGE = 256;
 /** Records one answer looks at; a filter that matches little goes on in the next. */
@@ -122,15 +129,15 @@ export class SessionDirectory {
     }
   }
 
-  #setsFor({ user, subject, issuer, sid }: SessionFilter): SetName[] {
+  #setsFor(filter: SessionFilter): SetName[] {
+    const { issuer, sid } = filter;
     const issuers = issuer === undefined ? this.#issuers : [issuer];
     if (sid !== undefined) {
       return issuers.flatMap((from) => this.#index.sets({ kind: 'sid', issuer: from, sid }));
     }
-    // What looks like an address may be one, or a subject: only a look at every session tells.
-    const known = subject ?? (user?.includes('@') === true ? undefined : user);
-    if (known === undefined) return this.#index.sets({ kind: 'all' });
-    return issuers.flatMap((from) => this.#index.sets({ kind: 'subject', issuer: from, subject: known }));
+    const subject = subjectIn(filter);
+    if (subject === undefined) return this.#index.sets({ kind: 'all' });
+    return issuers.flatMap((from) => this.#index.sets({ kind: 'subject', issuer: from, subject }));
   }
 
   async #describe(set: SetName, entries: readonly Ranked[]): Promise<(FoundSession | undefined)[]> {

@@ -1,53 +1,94 @@
 import type { ServerResponse } from 'node:http';
+import type { LiveSessions } from '../endings/live-sessions.js';
+import { endSoon, eventText, isEventStream, retryText } from '../http/event-stream.js';
+import type { OpenSession } from '../store/session-records.js';
+import type { EndCause } from '../store/store.js';
 
-/** Milliseconds after which a reader of a stream that is about to be cut comes back; spread, so that not all come at once. */
-const EARLIEST = 500;
-const SPREAD = 2000;
+/** An empty line was the last thing, or nothing was sent yet. */
+const BETWEEN_EVENTS = /^$|(?:\n\r?\n|\r\r)$/;
 
 /** One event stream that is passed on, and whether it stands between two events. */
 export class EventStream {
   readonly #response: ServerResponse;
-  readonly #streams: Set<EventStream>;
-  #betweenEvents = true;
+  readonly #writable: boolean;
+  /** The last bytes that went by. */
+  #tail = '';
 
-  constructor(response: ServerResponse, streams: Set<EventStream>) {
+  /** @param writable false where the body is encoded, and a word of ours would be noise in it */
+  constructor(response: ServerResponse, writable: boolean) {
     this.#response = response;
-    this.#streams = streams;
-    streams.add(this);
+    this.#writable = writable;
   }
 
   passed(chunk: Buffer): void {
     const end = chunk.subarray(-4).toString('latin1');
-    this.#betweenEvents = end.endsWith('\n\n') || end.endsWith('\r\n\r\n') || end.endsWith('\r\r');
+    this.#tail = end.length < 4 ? (this.#tail + end).slice(-4) : end;
   }
 
-  /** Tells the reader when to come back. In the middle of an event nothing can be said. */
+  /** Tells the reader when to come back. */
   hint(): void {
-    if (!this.#betweenEvents) return;
-    this.#response.write(`retry: ${String(EARLIEST + Math.floor(Math.random() * SPREAD))}\n\n`);
+    this.#say(retryText());
   }
 
-  close(): void {
-    this.#streams.delete(this);
+  /** Ends it. A reader drops an event that was not finished. */
+  end(cause: EndCause): void {
+    this.#say(eventText('session-ended', { reason: cause }));
+    endSoon(this.#response);
+  }
+
+  /** In the middle of an event nothing can be said. */
+  #say(text: string): void {
+    if (this.#writable && BETWEEN_EVENTS.test(this.#tail)) this.#response.write(text);
   }
 }
 
-/**
- * The event streams that are open in this process.
- * @see the field `retry` in https://html.spec.whatwg.org/multipage/server-sent-events.html
- */
+/** A stream while it is open. */
+export interface OpenStream {
+  stream: EventStream;
+  /** Forgets it; to be called once it is over. */
+  close: () => void;
+}
+
+/** The event streams that are passed on by this process: none outlives its session. */
 export class EventStreams {
+  readonly #live: LiveSessions;
   readonly #open = new Set<EventStream>();
 
-  /** @returns undefined for an answer that is no event stream, or is one that we cannot write into */
-  watch(response: ServerResponse, headers: readonly string[]): EventStream | undefined {
+  constructor(live: LiveSessions) {
+    this.#live = live;
+  }
+
+  /**
+   * @param ended called after the session has ended and the reader has been told
+   * @returns undefined for an answer that is no event stream
+   */
+  watch(
+    response: ServerResponse,
+    headers: readonly string[],
+    session: OpenSession,
+    ended: () => void,
+  ): OpenStream | undefined {
     let isStream = false;
+    let writable = true;
     for (let i = 0; i < headers.length; i += 2) {
       const name = (headers[i] ?? '').toLowerCase();
-      if (name === 'content-encoding') return undefined;
-      if (name === 'content-type') isStream = /^text\/event-stream\b/i.test(headers[i + 1] ?? '');
+      if (name === 'content-encoding') writable = false;
+      if (name === 'content-type') isStream = isEventStream(headers[i + 1] ?? '');
     }
-    return isStream ? new EventStream(response, this.#open) : undefined;
+    if (!isStream) return undefined;
+    const stream = new EventStream(response, writable);
+    this.#open.add(stream);
+    const unwatch = this.#live.watch(session, {
+      ended: (cause) => {
+        stream.end(cause);
+        ended();
+      },
+    });
+    const close = (): void => {
+      this.#open.delete(stream);
+      unwatch();
+    };
+    return { stream, close };
   }
 
   hint(): void {

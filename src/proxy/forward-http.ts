@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
-import type { EventStream, EventStreams } from './event-streams.js';
+import type { OpenSession } from '../store/session-records.js';
+import type { EventStreams, OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
 import type { Route } from './route-table.js';
 import { closedBeforeAnswer, UPLOAD_STALLED } from './upstream-errors.js';
@@ -17,6 +18,7 @@ export interface Forwarding {
   requestId: string;
   security: readonly (readonly [string, string])[];
   streams: EventStreams;
+  session: OpenSession;
   /** The upstream failed before a byte of its answer went on; everything later aborts the browser's connection. */
   failed: (error: unknown) => void;
 }
@@ -34,7 +36,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   #controller: Dispatcher.DispatchController | undefined;
   #body: PassThrough | undefined;
   #stalled: NodeJS.Timeout | undefined;
-  #events: EventStream | undefined;
+  #events: OpenStream | undefined;
   #retried = false;
   #done = false;
   #clientGone = false;
@@ -116,14 +118,16 @@ class Exchange implements Dispatcher.DispatchHandler {
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (!headers.includes('content-length') && !headers.includes('Content-Length')) {
       response.flushHeaders();
-      this.#events = this.#forwarding.streams.watch(response, headers);
+      const { streams, session } = this.#forwarding;
+      this.#events = streams.watch(response, headers, session, this.#onSessionEnded);
     }
     // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
     if (status === 304) this.onResponseEnd();
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#events?.passed(chunk);
+    if (this.#done) return;
+    this.#events?.stream.passed(chunk);
     if (this.#forwarding.response.write(chunk)) return;
     controller.pause();
     this.#forwarding.response.once('drain', this.#onDrain);
@@ -163,6 +167,11 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   readonly #onDrain = (): void => {
     this.#controller?.resume();
+  };
+
+  readonly #onSessionEnded = (): void => {
+    this.#finish();
+    this.#controller?.abort(new Error('the session has ended'));
   };
 
   readonly #onClientGone = (): void => {

@@ -139,16 +139,29 @@ export function browserResponseHeaders(input: ResponseHeaderInput): string[] {
   for (const [name, value] of input.security) headers.push(name, value);
   headers.push('content-security-policy', PROXIED_CSP, 'x-request-id', input.requestId);
   if (input.cache === 'no-store') headers.push('cache-control', 'no-store');
-  else headers.push('vary', 'Cookie');
+  const varies: string[] = [];
   const named = connectionNames(input.rawHeaders);
   for (let i = 0; i < input.rawHeaders.length; i += 2) {
     const original = text(input.rawHeaders[i]);
     const name = original.toLowerCase();
     const value = text(input.rawHeaders[i + 1]);
     if (named?.has(name) === true && name !== 'content-length') continue;
-    if (passesToBrowser(name, value, input)) headers.push(original, value);
+    if (name === 'vary' && input.cache === 'upstream') varies.push(value);
+    else if (passesToBrowser(name, value, input)) headers.push(original, value);
   }
+  if (input.cache === 'upstream') headers.push('vary', withCookie(varies));
   return headers;
+}
+
+/**
+ * One line: of several `Vary` lines some caches read only the last (nginx before 1.23), and without `Cookie` they would give
+ * one user's answer to another. `*` stands alone (RFC 9110 section 12.5.5).
+ */
+function withCookie(varies: readonly string[]): string {
+  const names = varies.flatMap((value) => value.split(',')).map((name) => name.trim());
+  if (names.includes('*')) return '*';
+  const others = names.filter((name) => name !== '' && name.toLowerCase() !== 'cookie');
+  return ['Cookie', ...others].join(', ');
 }
 
 function passesToBrowser(name: string, value: string, input: ResponseHeaderInput): boolean {

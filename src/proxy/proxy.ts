@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Config } from '../config/schema.js';
+import type { LiveSessions } from '../endings/live-sessions.js';
 import { CloakroomError } from '../errors.js';
 import type { Target } from '../http/canonical-path.js';
 import type { TrustedProxies } from '../http/client-address.js';
@@ -12,6 +13,7 @@ import { requestId } from '../observability/request-id.js';
 import { checkCsrf } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
+import type { OpenSession } from '../store/session-records.js';
 import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { upstreamRequestHeaders } from './headers.js';
@@ -23,7 +25,7 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIO
 /** The proxied path, outside the framework: match, CSRF, session, token, forward. */
 export class Proxy {
   readonly routes: RouteTable;
-  readonly streams = new EventStreams();
+  readonly streams: EventStreams;
   readonly #config: Config;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
@@ -37,6 +39,7 @@ export class Proxy {
     config: Config;
     sessions: SessionsService;
     cookie: SessionCookie;
+    live: LiveSessions;
     trusted: TrustedProxies;
     logger: Logger;
   }) {
@@ -45,6 +48,7 @@ export class Proxy {
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
+    this.streams = new EventStreams(parts.live);
     this.routes = new RouteTable(parts.config.routes);
     this.#security = securityHeaders(parts.config.secureCookies);
     const { protocol, host } = new URL(parts.config.publicUrl);
@@ -74,7 +78,7 @@ export class Proxy {
     // The browser may have left while we were asking; nothing must reach the upstream then.
     if (response.destroyed) return;
     if (awaitsContinue(request)) response.writeContinue();
-    this.#forward(request, response, route, target, accessToken);
+    this.#forward(request, response, route, target, session, accessToken);
   }
 
   #forward(
@@ -82,6 +86,7 @@ export class Proxy {
     response: ServerResponse,
     route: Route,
     target: Target,
+    session: OpenSession,
     accessToken: string,
   ): void {
     const id = requestId(request);
@@ -106,6 +111,7 @@ export class Proxy {
       requestId: id,
       security: this.#security,
       streams: this.streams,
+      session,
       failed: (error) => {
         this.#refuse(request, response, upstreamError(error));
       },
