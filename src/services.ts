@@ -99,7 +99,6 @@ export function composeAdministration(config: Config, logger: Logger, handsOver 
     store,
     indexKeys(config.secrets.seal, store.prefix),
     config.session.absolute,
-    logger,
   );
   const envelopes = new RevocationEnvelopes({
     secrets: config.secrets.revocation,

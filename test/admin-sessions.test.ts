@@ -191,7 +191,7 @@ describe('A-108 ending sessions over HTTP', () => {
     await eventually(
       () => !c.provider.ledger.liveRefreshTokens({}).some(({ token }) => token === refreshToken),
       {
-        timeout: 10_000,
+        timeout: 30_000,
         what: 'the refresh token to be revoked',
       },
     );

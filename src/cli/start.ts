@@ -1,7 +1,8 @@
 import type { Server } from 'node:http';
 import { createApp } from '../app.js';
-import type { Config } from '../config/schema.js';
+import type { AdminConfig, Config } from '../config/schema.js';
 import { Logger } from '../observability/logger.js';
+import type { Services } from '../services.js';
 
 /**
  * Runs the server until a signal ends it.
@@ -13,27 +14,24 @@ export async function start(config: Config): Promise<number> {
   services.providers.start();
   services.epoch.start();
   services.live.start();
-  try {
-    await listen(server, config.listen);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const address = `${config.listen.host}:${String(config.listen.port)}`;
-    process.stderr.write(
-      code === 'EADDRINUSE'
-        ? `cloakroom: ${address} is already in use; stop what uses it or change listen.port\n`
-        : `cloakroom: cannot listen on ${address} (${String(code)})\n`,
-    );
+  const admin = config.admin && {
+    address: config.admin,
+    server: await loadAdmin(config.admin, services, logger),
+  };
+  const refused =
+    (await listen(server, config.listen, 'listen.port')) ??
+    (admin && (await listen(admin.server, admin.address, 'admin.port')));
+  if (refused !== undefined) {
+    process.stderr.write(`cloakroom: ${refused}\n`);
+    server.close();
     await services.store.close();
     await services.providers.close();
     return 1;
   }
-  const address = server.address();
   services.housekeeping.start();
   services.revocations.start();
-  logger.info('listening', {
-    port: typeof address === 'object' ? address?.port : undefined,
-    publicUrl: config.publicUrl,
-  });
+  if (admin !== undefined) logger.info('admin_listening', { port: portOf(admin.server) });
+  logger.info('listening', { port: portOf(server), publicUrl: config.publicUrl });
 
   const signal = await new Promise<string>((resolve) => {
     process.once('SIGTERM', resolve);
@@ -47,6 +45,7 @@ export async function start(config: Config): Promise<number> {
   services.proxy.streams.hint();
   services.events.close();
   await close(server, config.shutdown.drain);
+  if (admin !== undefined) await close(admin.server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();
   services.live.stop();
@@ -60,14 +59,37 @@ export async function start(config: Config): Promise<number> {
   return 0;
 }
 
-function listen(server: Server, address: { host: string; port: number }): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(address.port, address.host, () => {
-      server.removeListener('error', reject);
-      resolve();
+/** Loaded only where it is configured: the description of its endpoints takes time and memory to make. */
+async function loadAdmin(config: AdminConfig, services: Services, logger: Logger): Promise<Server> {
+  const { createAdmin } = await import('../admin/admin-app.js');
+  return createAdmin(config, services, logger);
+}
+
+/** @returns why the address cannot be listened on, and what to do about it */
+function listen(
+  server: Server,
+  { host, port }: { host: string; port: number },
+  setting: string,
+): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    server.once('error', ({ code }: NodeJS.ErrnoException) => {
+      const address = `${host}:${String(port)}`;
+      resolve(
+        code === 'EADDRINUSE'
+          ? `${address} is already in use; stop what uses it or change ${setting}`
+          : `cannot listen on ${address} (${String(code)})`,
+      );
+    });
+    server.listen(port, host, () => {
+      server.removeAllListeners('error');
+      resolve(undefined);
     });
   });
+}
+
+function portOf(server: Server): number | undefined {
+  const address = server.address();
+  return typeof address === 'object' ? address?.port : undefined;
 }
 
 /** Lets running requests finish, then cuts what is left. */

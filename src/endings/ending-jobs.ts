@@ -20,6 +20,11 @@ export interface EndingJob {
 }
 
 const QUEUE: SetName = { kind: 'queue', id: 'endings' };
+/** Those begun in the last minutes, by the time they were asked for. */
+const BEGUN: SetName = { kind: 'queue', id: 'endings-begun' };
+/** Milliseconds: longer than it takes to store a session once the provider has answered. */
+const REMEMBERED_FOR = 5 * 60 * 1000;
+const FORGET_AT_ONCE = 1000;
 const KEPT_FOR = 24 * 60 * 60 * 1000;
 /** Milliseconds after which a process that did not say that it is still at work is taken for dead. */
 const LEASE = 10_000;
@@ -47,7 +52,19 @@ export class EndingJobs {
   async begin(id: string, job: EndingJob): Promise<boolean> {
     // The entry first: a record without one would never be finished by anybody.
     await this.#store.addTo(QUEUE, [{ member: id, score: job.at + LEASE }], KEPT_FOR);
-    return this.#store.putNew('ending', id, this.#seal.seal('ending', id, job), KEPT_FOR);
+    const begun = await this.#store.putNew('ending', id, this.#seal.seal('ending', id, job), KEPT_FOR);
+    if (begun) await this.#remember(id, job.at);
+    return begun;
+  }
+
+  /** Those asked for at a time or later, as far back as a login that was then under way may reach. */
+  async since(time: number): Promise<EndingJob[]> {
+    const begun = await this.#store.pageOf(BEGUN, {
+      after: { member: '', score: time },
+      limit: FORGET_AT_ONCE,
+    });
+    const jobs = await Promise.all(begun.map(({ member }) => this.find(member)));
+    return jobs.filter((job) => job !== undefined);
   }
 
   async progress(id: string, job: EndingJob): Promise<void> {
@@ -68,6 +85,13 @@ export class EndingJobs {
     if (job !== undefined && job.durability === undefined) return { id, job };
     await this.#store.removeFrom(QUEUE, [id]);
     return undefined;
+  }
+
+  async #remember(id: string, at: number): Promise<void> {
+    const old = await this.#store.pageOf(BEGUN, { to: at - REMEMBERED_FOR, limit: FORGET_AT_ONCE });
+    const forgotten = old.map(({ member }) => member);
+    await this.#store.removeFrom(BEGUN, forgotten);
+    await this.#store.addTo(BEGUN, [{ member: id, score: at }], REMEMBERED_FOR);
   }
 
   async #write(id: string, job: EndingJob): Promise<void> {

@@ -21,6 +21,8 @@ const AT_ONCE = 32;
 const SEND_WITHIN = 2000;
 const FIRST_DELAY = 2000;
 const LONGEST_DELAY = 2 * 60 * 1000;
+/** Milliseconds for somebody else to find what this process cannot open: no more each time, it is no fault of the provider. */
+const SEALED_DELAY = 10_000;
 /** Milliseconds that leaving waits for providers. What they answer later is asked again by another process. */
 const STOP_WITHIN = 5000;
 
@@ -179,7 +181,8 @@ export class RevocationQueue {
     const token = this.#envelopes.open(handle, record.envelope);
     if (token === undefined) {
       // Another process may have the key: secrets are rotated one process after the other.
-      const sealed = { kind: 'later', tried: true, reason: 'sealed', delay: 0 } as const;
+      const first = record.since === undefined;
+      const sealed = { kind: 'later', tried: first, reason: 'sealed', delay: SEALED_DELAY } as const;
       await this.#failed(handle, undefined, sealed, record);
       return;
     }

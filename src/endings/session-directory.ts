@@ -83,6 +83,12 @@ export class SessionDirectory {
     return count;
   }
 
+  /** How many there are at most: some that are counted may have run out. Takes no longer for many than for few. */
+  async size(): Promise<number> {
+    const sizes = this.#index.sets({ kind: 'all' }).map((set) => this.#records.store.sizeOf(set));
+    return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+  }
+
   async find(handle: string): Promise<FoundSession | undefined> {
     const [found] = await this.#open([handle]);
     return found;

@@ -29,7 +29,7 @@ test('A-049 10,000 new sessions have 10,000 ids of 32 bytes, all bits of which v
     store,
     sealer,
     serverSeal: new ServerSeal(sealer),
-    index: new SessionIndex(store, indexKeys(config.secrets.seal, prefix), 3_600_000, logger),
+    index: new SessionIndex(store, indexKeys(config.secrets.seal, prefix), 3_600_000),
     envelopes: new RevocationEnvelopes({ secrets: [], publicKey: undefined, prefix }),
     logger,
   });

@@ -112,6 +112,7 @@ export class MemoryStore implements Store {
     session.generation += 1;
     session.kid = next.kid;
     session.sealed = next.sealed;
+    session.about = next.about;
     session.revocation = next.revocation;
     session.committedBy = attempt;
     session.claim = undefined;

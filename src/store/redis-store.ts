@@ -93,8 +93,9 @@ export class RedisStore implements Store {
     attempt: string,
     next: NextGeneration,
   ): Promise<'committed' | 'superseded' | 'gone'> {
-    const { kid, sealed, revocation } = next;
-    const reply = await this.#session('commit', handle, generation, attempt, kid, sealed, revocation ?? '');
+    const { kid, sealed, about, revocation } = next;
+    const args = [generation, attempt, kid, sealed, about, revocation ?? ''];
+    const reply = await this.#session('commit', handle, ...args);
     return String(reply) as 'committed' | 'superseded' | 'gone';
   }
 

@@ -1,5 +1,4 @@
 import { createHmac } from 'node:crypto';
-import type { Logger } from '../observability/logger.js';
 import type { Ranked, SetName, Store } from './store.js';
 
 /** Which sessions: everybody's, those of a person, or those that belong to one session at the provider. */
@@ -26,29 +25,20 @@ export class SessionIndex {
   readonly #store: Store;
   readonly #keys: readonly Buffer[];
   readonly #ttl: number;
-  readonly #logger: Logger;
 
   /**
    * @param keys the first is written under, all are looked up
    * @param ttl milliseconds a session can live at most
    */
-  constructor(store: Store, keys: readonly Buffer[], ttl: number, logger: Logger) {
+  constructor(store: Store, keys: readonly Buffer[], ttl: number) {
     this.#store = store;
     this.#keys = keys;
     this.#ttl = ttl;
-    this.#logger = logger;
   }
 
   async add(handle: string, about: IndexedSession & { createdAt: number }): Promise<void> {
     const entry = [{ member: handle, score: about.createdAt }];
     await Promise.all(this.#setsOf(about, 0).map((set) => this.#store.addTo(set, entry, this.#ttl)));
-  }
-
-  /** A session that was sealed anew under another server key must be found under that one. Never fails. */
-  addAgain(handle: string, about: IndexedSession & { createdAt: number }): void {
-    this.add(handle, about).catch((error: unknown) => {
-      this.#logger.warn('index_not_written', { handle, error });
-    });
   }
 
   /** @param abouts undefined where nothing is known but the handle */

@@ -65,12 +65,10 @@ export class SessionRecords {
   async create(secret: Buffer, contents: SessionContents, idle: number): Promise<void> {
     const { createdAt, absoluteAt } = contents;
     const handle = sessionHandle(secret);
-    const about = sessionAbout(contents);
     // First the index: a session that it lacks could not be ended by whose it is.
-    await this.#index.add(handle, about);
+    await this.#index.add(handle, sessionAbout(contents));
     await this.store.create(handle, {
       ...this.seal(secret, handle, 1, contents),
-      about: this.#serverSeal.seal('about', handle, about),
       createdAt,
       absoluteAt,
       idle,
@@ -116,6 +114,7 @@ export class SessionRecords {
     const { provider, issuer, tokens } = contents;
     return {
       ...this.#sealer.seal(secret, { type: 'session', id: handle, generation }, contents),
+      about: this.#serverSeal.seal('about', handle, sessionAbout(contents)),
       revocation:
         tokens.refreshToken === undefined
           ? undefined
@@ -123,9 +122,16 @@ export class SessionRecords {
     };
   }
 
-  /** To be called when a new generation was stored. */
-  committed(before: OpenSession, next: NextGeneration): void {
-    if (next.kid !== before.kid) this.#index.addAgain(before.handle, sessionAbout(before.contents));
+  /** Stores the next generation of a session. */
+  async commit(
+    before: OpenSession,
+    attempt: string,
+    next: NextGeneration,
+  ): Promise<'committed' | 'superseded' | 'gone'> {
+    const { handle, generation, kid, contents } = before;
+    // What is sealed under another server key must be found under that one when the old one is gone. First the index, as ever.
+    if (next.kid !== kid) await this.#index.add(handle, sessionAbout(contents));
+    return this.store.commit(handle, generation, attempt, next);
   }
 
   #live(session: OpenSession): OpenSession | undefined {

@@ -46,6 +46,8 @@ export interface Release {
 export interface NextGeneration {
   kid: string;
   sealed: Buffer;
+  /** Under the same server key as the rest: otherwise nobody could tell whose it is when an older key is gone. */
+  about: Buffer;
   revocation: Buffer | undefined;
 }
 

@@ -208,9 +208,8 @@ export class Refresh {
     const until = performance.now() + COMMIT_FOR;
     for (let pause = FIRST_POLL; ; pause = Math.min(LONGEST_PAUSE, pause * 2)) {
       try {
-        const result = await this.#records.store.commit(handle, generation, attempt, next);
+        const result = await this.#records.commit(session, attempt, next);
         if (result === 'committed') {
-          this.#records.committed(session, next);
           const refreshed = { ...session, generation: generation + 1, kid: next.kid, contents };
           return { kind: 'refreshed', session: refreshed };
         }
