@@ -78,6 +78,7 @@ function environment(clientSecret) {
     ...Object.fromEntries(inherited),
     CLOAKROOM_DEMO_COOKIE: randomBytes(32).toString('base64url'),
     CLOAKROOM_DEMO_SEAL: randomBytes(32).toString('base64url'),
+    CLOAKROOM_DEMO_REVOCATION: randomBytes(32).toString('base64url'),
     CLOAKROOM_DEMO_CLIENT_SECRET: clientSecret,
     CLOAKROOM_LOG__LEVEL: process.env['CLOAKROOM_LOG__LEVEL'] ?? 'warn',
     CLOAKROOM_PUBLIC_URL: publicUrl,

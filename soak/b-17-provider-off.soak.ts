@@ -24,7 +24,11 @@ scenario(
   'the provider is off for 20 min, access tokens last 60 s: served while the token is good, then 503, kept, and healed without anybody',
   26,
   async (say) => {
-    const c = await startCloakroom({ tap: false });
+    const c = await startCloakroom({
+      tap: false,
+      // The time limit of the store is not what is tested, and the machine may be busy for a moment.
+      config: { store: { redis: { commandTimeout: '2s' } } },
+    });
     // As long as the outage and longer, in the provider's books too, by which the API judges them.
     loginsLast(c.provider, 3600, { accessTokenLifetime: 3600 });
     const long = await logIn(c, EACH, say);
@@ -91,7 +95,7 @@ scenario(
     expect([...ofLong.wrong, ...ofShort.wrong]).toEqual([]);
     expect(ofLong.refused).toBe(0);
     expect(ofShort.served).toBeGreaterThan(EACH * 30);
-    expect(ofShort.refused).toBeGreaterThan(EACH * 900);
+    expect(ofShort.refused).toBeGreaterThan((EACH * (OUTAGE / BETWEEN_CALLS - LIFETIME)) / 2);
     expect(c.provider.ledger.doubleSpends).toEqual([]);
     expect(c.events('session_ended')).toEqual([]);
   },

@@ -82,6 +82,7 @@ test('A-109 a certificate of the authority, by its common name and with its role
   expect(await ask('bot', 'DELETE')).toBe(404);
   expect(await ask('looker')).toBe(200);
   expect(await ask('looker', 'DELETE')).toBe(403);
+  await room.waitForEvent('sessions_listed', ({ name }) => name === 'looker');
   expect(room.events('sessions_listed').map(({ name }) => name)).toEqual(['incident bot', 'looker']);
 });
 

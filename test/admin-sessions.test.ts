@@ -195,9 +195,10 @@ describe('A-108 ending sessions over HTTP', () => {
         what: 'the refresh token to be revoked',
       },
     );
-    const line = c
-      .events('session_ended')
-      .find(({ handle, log }) => handle === handleOf(gone) && log === 'audit');
+    const line = await c.waitForEvent(
+      'session_ended',
+      ({ handle, log }) => handle === handleOf(gone) && log === 'audit',
+    );
     expect(line).toMatchObject({
       name: 'ender',
       from: '127.0.0.1',
@@ -221,7 +222,7 @@ describe('A-108 ending sessions over HTTP', () => {
     for (const client of clients) expect(await statuses(client)).toEqual(everywhere(401));
     for (const client of others) expect(await statuses(client)).toEqual(everywhere(200));
     expect((await looking.at(2).get(`/v1/endings/${String(body['id'])}`)).body).toEqual(body);
-    const line = c.events('sessions_ended').find(({ ending: id }) => id === body['id']);
+    const line = await c.waitForEvent('sessions_ended', ({ ending: id }) => id === body['id']);
     expect(line).toMatchObject({
       log: 'audit',
       actor: 'operator',
@@ -311,6 +312,7 @@ describe('A-108 ending sessions over HTTP', () => {
     const reason = 'x\r\n{"event":"sessions_ended","ended":0,"log":"audit"}\u001b[2J\u2028"';
     await signIn('forged');
     const { body } = await ending.post('/v1/endings', { filter: { subject: 'forged' }, reason });
+    await c.waitForEvent('sessions_ended', ({ ending: id }) => id === body['id']);
     const lines = c.events('sessions_ended').filter(({ ending: id }) => id === body['id']);
     expect(lines).toHaveLength(1);
     expect(lines[0]).toMatchObject({ reason, ended: 1 });

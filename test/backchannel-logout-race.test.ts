@@ -22,7 +22,7 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(room);
+  await expectLeftClean(room, 24 * 3600 * 1000);
   await room.close();
 });
 

@@ -221,10 +221,9 @@ test('bob is bob: his name, his orders; logging out ends his session here and at
   expect(page.url()).toBe(`${demo.url}/`);
   expect(await context.cookies(demo.url)).toEqual([]);
   expect(await stock(page)).toEqual(EMPTY);
-  // The other tab learns of it with its next call.
-  await second.page.getByTestId('call-api').click();
+  // The other tab learns of it in the same moment, by itself.
   await second.page.getByTestId('view-signed-out').waitFor();
-  expect(await shown(second.page, 'signed-out-reason')).toContain('session is over');
+  expect(await shown(second.page, 'banner')).toContain('You signed out in another tab.');
   // At the provider too: it asks for the password again.
   await page.getByTestId('login').click();
   await page.getByLabel('Password').waitFor();
@@ -233,6 +232,61 @@ test('bob is bob: his name, his orders; logging out ends his session here and at
 
   await alice.page.getByTestId('call-api').click();
   expect(await shown(alice.page, 'user-name')).toBe('Alice Albers');
+});
+
+test('one’s own sessions are listed; one ended from another browser says so at once, and shows nothing any more', async () => {
+  const contexts = [await browser.browser.newContext(), await browser.browser.newContext()] as const;
+  const [desk, phone] = [await openTab(contexts[0]), await openTab(contexts[1])];
+  await signIn(desk.page, 'bob');
+  await desk.page.getByTestId('session-row').waitFor();
+  expect(await desk.page.getByTestId('end-others').isVisible()).toBe(false);
+  await signIn(phone.page, 'bob');
+  await phone.page.getByTestId('session-row').nth(1).waitFor();
+  const rows = await phone.page.getByTestId('session-row').all();
+  expect(await Promise.all(rows.map((row) => row.getAttribute('data-current')))).toEqual(['true', 'false']);
+  expect(await rows[0]?.textContent()).toContain('this browser');
+  expect(await rows[1]?.textContent()).toMatch(/Chrome on Linux/);
+
+  await phone.page.getByTestId('session-end').click();
+  await desk.page.getByTestId('view-signed-out').waitFor();
+  expect(await shown(desk.page, 'banner')).toContain('You ended this session from another browser.');
+  expect(await desk.page.getByTestId('order-row').count()).toBe(0);
+  await eventually(async () => (await phone.page.getByTestId('session-row').count()) === 1);
+  expect(await shown(phone.page, 'user-name')).toBe('Bob Bakker');
+
+  // All others, with two tabs of one browser among them; then everywhere, this one included.
+  await desk.page.getByTestId('login').click();
+  await desk.page.getByTestId('view-signed-in').waitFor();
+  const tab = await openTab(contexts[0]);
+  await tab.page.getByTestId('view-signed-in').waitFor();
+  await phone.page.reload();
+  await phone.page.getByTestId('end-others').click();
+  for (const { page } of [desk, tab]) await page.getByTestId('view-signed-out').waitFor();
+  expect(await shown(tab.page, 'banner-title')).toBe('You are signed out.');
+  await desk.page.getByTestId('login').click();
+  await desk.page.getByTestId('session-row').nth(1).waitFor();
+  await desk.page.getByTestId('logout-everywhere').click();
+  await phone.page.getByTestId('view-signed-out').waitFor();
+  await desk.page.getByTestId('view-signed-out').waitFor();
+  expect(await desk.page.getByTestId('banner').isVisible()).toBe(false);
+  expect([...desk.faults, ...phone.faults, ...tab.faults]).toEqual([]);
+  for (const context of contexts) await context.close();
+});
+
+test('a session that is about to run out counts down, and a click keeps it', async () => {
+  const { page, faults } = await openTab(aliceContext);
+  await page.getByTestId('view-signed-in').waitFor();
+  // What Cloakroom says 90 seconds before the end, without waiting for that.
+  const body = 'retry: 600000\n\nevent: expiring\ndata: {"in":90,"kind":"idle"}\n\n';
+  await page.route('**/auth/events', (route) => route.fulfill({ contentType: 'text/event-stream', body }));
+  await page.reload();
+  await page.getByTestId('expiring').waitFor();
+  expect(await shown(page, 'expiring-left')).toMatch(/^1:(?:30|2\d)$/);
+  const use = page.waitForRequest((request) => request.url() === `${demo.url}/auth/me`);
+  await page.getByTestId('stay').click();
+  expect((await (await use).response())?.status()).toBe(200);
+  expect(faults).toEqual([]);
+  await page.close();
 });
 
 test.each([

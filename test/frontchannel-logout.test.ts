@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { BrowserResponse } from './support/browser-client.js';
 import { runCloakroom, startCloakroom, type Cloakroom } from './support/cloakroom.js';
@@ -5,6 +6,8 @@ import { startProvider, type FaultProvider } from './support/fault-provider.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { deliver, isAlive, logoutToken, person, type Person } from './support/logout-tokens.js';
+
+const env = { REVOCATION_SECRET: randomBytes(32).toString('hex') };
 
 let room: Cloakroom;
 let provider: FaultProvider;
@@ -20,7 +23,9 @@ beforeAll(async () => {
   room = await startCloakroom({
     provider,
     providers: { main: provider, other, closed },
+    env,
     config: {
+      secrets: { revocation: [{ env: 'REVOCATION_SECRET' }] },
       providers: {
         main: { frontchannelLogout: true },
         other: { frontchannelLogout: true, revokeOnBackchannelLogout: true },
@@ -34,7 +39,7 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(room);
+  await expectLeftClean(room, 24 * 3600 * 1000);
   await room.close();
 });
 
@@ -147,7 +152,7 @@ describe('A-107 front-channel logout', () => {
   });
 
   test('cloakroom check names the address to register', async () => {
-    const { stdout } = await runCloakroom(['check', '--config', room.first.configFile]);
+    const { stdout } = await runCloakroom(['check', '--config', room.first.configFile], { env });
     expect(stdout).toContain(`${room.publicUrl}/auth/frontchannel-logout,`);
     expect(stdout).toContain(`${room.publicUrl}/auth/frontchannel-logout/other,`);
     expect(stdout).not.toContain('/auth/frontchannel-logout/closed');

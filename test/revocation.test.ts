@@ -8,6 +8,7 @@ import { loadConfig } from '../src/config/load.js';
 import { readRevocation, writeRevocation } from '../src/endings/revocation-record.js';
 import { Logger } from '../src/observability/logger.js';
 import { composeAdministration, type SessionAdministration } from '../src/services.js';
+import { endingBy } from '../src/store/ending.js';
 import { RevocationEnvelopes } from '../src/store/revocation-envelope.js';
 import { Sealer } from '../src/store/sealer.js';
 import { ServerSeal } from '../src/store/server-seal.js';
@@ -275,6 +276,25 @@ describe('an ending without a cookie', () => {
     await expectAllRevoked();
     expectEachOnce(1);
     expect((await client.me()).status).toBe(401);
+  });
+
+  test('B-34 an ending that another process goes on with takes nothing away from what was ended before', async () => {
+    const clients = await signIn(3);
+    const handles = clients.map((client) => new StoredSession(c, client).handle);
+    await endAsOperator({ handle: randomBytes(32).toString('base64url') });
+    // What a process did that was killed before it tidied up, and then the same once more.
+    const { revocations, records } = administration ?? {};
+    await revocations?.intend(handles);
+    const ended = await records?.store.endMany(handles, endingBy('operator', 60_000));
+    expect(ended?.map((session) => session?.revocation)).toEqual([true, true, true]);
+    await revocations?.intend(handles);
+    const again = await records?.store.endMany(handles, endingBy('operator', 60_000));
+    expect(again).toEqual([undefined, undefined, undefined]);
+    await revocations?.forget(handles);
+    const left = Number(await c.redis?.command('ZCARD', `${c.prefix}:{revocations}:queue`));
+    expect(left).toBe(3);
+    await expectAllRevoked();
+    expectEachOnce(3);
   });
 
   test('an entry about nothing is dropped', async () => {

@@ -5,7 +5,8 @@
  * Everything it may touch for a test has a `data-testid`:
  *   views     view-loading, view-signed-out, view-signed-in (one is shown at a time)
  *   banner    banner, banner-title, banner-reference (problems that do not end the session)
- *   out       login, signed-out-reason
+ *   out       login
+ *   expiring  expiring, expiring-left, stay (while the session is about to run out)
  *   session   user-name, session-name, session-email, session-created, idle-left, idle-at, absolute-left,
  *             absolute-at (times also as `datetime`), logout
  *   browser   holds-verdict, holds-cookie, holds-local, holds-session, holds-databases
@@ -15,6 +16,8 @@
  *   stream    stream-toggle, stream-state (off, connecting, live, ended), stream-log; in it stream-event (data-id)
  *   upload    upload-file, upload-sample, upload-progress, upload-percent, upload-cancel, upload-result,
  *             upload-size (data-bytes), upload-hash, upload-match
+ *   sessions  sessions; in it session-row (with data-handle and data-current) and in each but this one's session-end;
+ *             end-others, logout-everywhere
  *   orders    orders; in it order-row
  */
 
@@ -44,6 +47,17 @@
  * @property {{ fingerprint: string, subject: string, issuedAt: string, expiresAt: string }} token
  */
 
+/**
+ * @typedef {object} OwnSession
+ * @property {string} handle
+ * @property {boolean} current
+ * @property {string} createdAt
+ * @property {string} usedAt
+ * @property {string} [browser]
+ * @property {string} [platform]
+ * @property {string} [address]
+ */
+
 const CALL_EVERY = 10_000;
 const LOG_LENGTH = 40;
 const EVENTS_SHOWN = 6;
@@ -55,6 +69,13 @@ const CSRF = { 'X-CSRF': '1' };
 
 /** @type {Record<string, string>} */
 const REASONS = {
+  user: 'You signed out in another tab.',
+  elsewhere: 'You ended this session from another browser.',
+  replaced: 'You signed in again in this browser.',
+  provider: 'The identity provider signed you out.',
+  operator: 'An operator ended your session.',
+  epoch: 'Everybody was signed out.',
+  expired: 'The time of your session ran out.',
   'refresh-refused': 'The identity provider ended your session.',
   'refresh-lost': 'Your session could not be renewed.',
   'identity-changed': 'The identity provider answered for somebody else, so your session was ended.',
@@ -89,6 +110,15 @@ let autoCall;
 let stream;
 /** @type {XMLHttpRequest | undefined} */
 let sending;
+/** @type {EventSource | undefined} */
+let events;
+/**
+ * When the session runs out, once that is near.
+ * @type {number | undefined}
+ */
+let runsOutAt;
+/** This page is signing out itself: what it hears of that is no news. */
+let leaving = false;
 
 // --- Views ---------------------------------------------------------------------------------------------------
 
@@ -98,33 +128,33 @@ function show(view) {
   element('who').hidden = view !== 'in';
 }
 
-/** @param {Problem} [problem] why; without it nobody was signed in */
-function signedOut(problem) {
+/** @param {string} [why] as a person would say it */
+function signedOut(why) {
   const wasIn = session !== undefined;
   session = undefined;
   lastHello = undefined;
   setAutoCall(false);
   stream?.abort();
   sending?.abort();
-  for (const id of ['call-log', 'stream-log', 'orders']) element(id).replaceChildren();
+  events?.close();
+  runsOut(undefined);
+  for (const id of ['call-log', 'stream-log', 'sessions', 'orders']) element(id).replaceChildren();
   for (const id of ['call-result', 'upload-result', 'upload-running']) element(id).hidden = true;
   element('call-empty').hidden = false;
   element('stream-empty').hidden = false;
-
-  let reason;
-  if (problem?.type === 'session-ended') {
-    reason = REASONS[problem.reason ?? ''] ?? problem.title;
-    if (problem.silent) reason += ' Signing in again will most likely not ask for your password.';
-  } else if (wasIn) {
-    reason = 'Your session is over: signed out elsewhere, or not used for too long.';
-  }
-  element('reason').textContent = reason ?? '';
-  element('reason').hidden = reason === undefined;
   show('out');
+  if (wasIn) banner('You are signed out.', why ?? 'Your session is over.');
+}
+
+/** @param {Problem} problem */
+function whySignedOut({ reason, silent, title }) {
+  const text = REASONS[reason ?? ''] ?? title;
+  return silent ? `${text} Signing in again will most likely not ask for your password.` : text;
 }
 
 /** @param {Session} me */
 function signedIn(me) {
+  leaving = false;
   const first = session === undefined;
   session = me;
   const { claims } = me;
@@ -142,6 +172,8 @@ function signedIn(me) {
   moment('session-created', me.session.createdAt, `since ${clock.format(created)}`);
   tick();
   show('in');
+  listen();
+  void loadSessions();
   if (first) {
     void loadOrders();
     void callApi();
@@ -214,7 +246,7 @@ function refused(status, type, body, retryAfter) {
   if (problem === undefined) {
     banner(`The answer was ${String(status)}`, 'It came without an explanation.');
   } else if (problem.status === 401) {
-    signedOut(problem);
+    signedOut(whySignedOut(problem));
   } else if (problem.status === 503) {
     comeBackLater(problem, Math.max(1, Number(retryAfter) || 5));
   } else {
@@ -265,18 +297,155 @@ async function loadSession() {
   }
 }
 
-async function logout() {
-  const button = /** @type {HTMLButtonElement} */ (element('logout'));
-  button.disabled = true;
+/** @param {string} [query] */
+async function logout(query = '') {
+  leaving = true;
+  const buttons = ['logout', 'logout-everywhere'].map((id) => /** @type {HTMLButtonElement} */ (element(id)));
+  for (const button of buttons) button.disabled = true;
   try {
-    const response = await fetch('/auth/logout', { method: 'POST', headers: CSRF });
+    const response = await fetch(`/auth/logout${query}`, { method: 'POST', headers: CSRF });
     if (!response.ok) {
+      leaving = false;
       await refusedResponse(response);
       return;
     }
     const { logoutUrl } = /** @type {{ logoutUrl: string }} */ (await response.json());
     stream?.abort();
     location.assign(logoutUrl);
+  } catch {
+    leaving = false;
+    unreachable();
+  } finally {
+    for (const button of buttons) button.disabled = false;
+  }
+}
+
+/** Hears what becomes of the session, whoever causes it. Listening does not count as use. */
+function listen() {
+  if (events !== undefined && events.readyState !== EventSource.CLOSED) return;
+  const source = new EventSource('/auth/events');
+  events = source;
+  /** @type {(name: string, told: (data: any) => void) => void} */
+  const on = (name, told) => source.addEventListener(name, (event) => told(JSON.parse(event.data)));
+  // Whatever was said before: what still holds is said again.
+  source.addEventListener('open', () => runsOut(undefined));
+  on('expiring', (data) => runsOut(Date.now() + data.in * 1000, data.kind));
+  on('extended', ({ idleExpiresAt }) => {
+    runsOut(undefined);
+    if (session !== undefined) session.session.idleExpiresAt = idleExpiresAt;
+    tick();
+  });
+  on('ended', ({ reason }) => {
+    source.close();
+    if (leaving) return;
+    if (reason === 'replaced') {
+      // Somebody is signed in here, perhaps somebody else: everything on the page is read anew.
+      session = undefined;
+      void loadSession();
+    } else {
+      signedOut(REASONS[reason]);
+    }
+  });
+  // It tries again by itself, unless the answer was a refusal: that one says more.
+  source.addEventListener('error', () => {
+    if (source.readyState === EventSource.CLOSED && events === source) void loadSession();
+  });
+}
+
+/**
+ * @param {number | undefined} at undefined: not soon
+ * @param {'idle' | 'absolute'} [kind]
+ */
+function runsOut(at, kind) {
+  runsOutAt = at;
+  element('expiring').hidden = at === undefined;
+  if (at === undefined) return;
+  const idle = kind === 'idle';
+  element('stay').hidden = !idle;
+  element('login-again').hidden = idle;
+  element('expiring-text').textContent = idle
+    ? 'You have not done anything for a while.'
+    : 'Every session ends at some time, however much it is used.';
+  tick();
+}
+
+async function stay() {
+  try {
+    const response = await fetch('/auth/me', { headers: CSRF, cache: 'no-store' });
+    if (!response.ok) await refusedResponse(response);
+  } catch {
+    unreachable();
+  }
+}
+
+async function loadSessions() {
+  try {
+    const response = await fetch('/auth/sessions?slide=false', { headers: CSRF, cache: 'no-store' });
+    if (!response.ok) {
+      await refusedResponse(response);
+      return;
+    }
+    const { sessions } = /** @type {{ sessions: OwnSession[] }} */ (await response.json());
+    if (session === undefined) return;
+    sessions.sort((a, b) => Number(b.current) - Number(a.current) || b.usedAt.localeCompare(a.usedAt));
+    element('sessions').replaceChildren(...sessions.map(sessionRow));
+    const alone = sessions.every(({ current }) => current);
+    element('sessions-alone').hidden = !alone;
+    element('end-others').hidden = alone;
+  } catch {
+    unreachable();
+  }
+}
+
+/** @param {OwnSession} own */
+function sessionRow({ handle, current, createdAt, usedAt, browser, platform, address }) {
+  const row = document.createElement('li');
+  row.dataset['testid'] = 'session-row';
+  row.dataset['handle'] = handle;
+  row.dataset['current'] = String(current);
+  const what = document.createElement('div');
+  const name = document.createElement('b');
+  name.textContent = [browser ?? 'A browser', platform].filter(Boolean).join(' on ');
+  const detail = document.createElement('span');
+  detail.className = 'soft';
+  const times = [
+    `since ${clockAndDay.format(new Date(createdAt))}`,
+    `used ${clockAndDay.format(new Date(usedAt))}`,
+  ];
+  detail.textContent = [...times, address].filter(Boolean).join(' · ');
+  what.append(name);
+  row.append(what);
+  if (current) {
+    const mark = document.createElement('span');
+    mark.className = 'mark';
+    mark.textContent = 'this browser';
+    what.append(mark);
+  } else {
+    const end = document.createElement('button');
+    end.type = 'button';
+    end.className = 'button small';
+    end.dataset['testid'] = 'session-end';
+    end.textContent = 'End';
+    end.setAttribute('aria-label', `End the session of ${name.textContent}`);
+    end.addEventListener('click', () => void endSessions(end, 'DELETE', handle));
+    row.append(end);
+  }
+  what.append(detail);
+  return row;
+}
+
+/**
+ * @param {HTMLButtonElement} button
+ * @param {'DELETE' | 'POST'} method
+ * @param {string} what
+ */
+async function endSessions(button, method, what) {
+  button.disabled = true;
+  try {
+    const response = await fetch(`/auth/sessions/${what}`, { method, headers: CSRF });
+    // Gone already: the list that follows shows it.
+    if (!response.ok && response.status !== 404) await refusedResponse(response);
+    await loadSessions();
   } catch {
     unreachable();
   } finally {
@@ -304,7 +473,7 @@ function tick() {
   element('absolute-left').textContent = left(absoluteExpiresAt);
   moment('idle-at', idleExpiresAt, `at ${clock.format(new Date(idleExpiresAt))}`);
   moment('absolute-at', absoluteExpiresAt, clockAndDay.format(new Date(absoluteExpiresAt)));
-  if (Date.parse(idleExpiresAt) <= Date.now()) void loadSession();
+  if (runsOutAt !== undefined) element('expiring-left').textContent = left(new Date(runsOutAt).toISOString());
 
   if (lastHello === undefined) return;
   const { issuedAt, expiresAt } = lastHello.token;
@@ -667,6 +836,11 @@ function entries(count) {
 // --- Start ---------------------------------------------------------------------------------------------------
 
 element('logout').addEventListener('click', () => void logout());
+element('logout-everywhere').addEventListener('click', () => void logout('?everywhere=true'));
+element('end-others').addEventListener('click', () => {
+  void endSessions(/** @type {HTMLButtonElement} */ (element('end-others')), 'POST', 'end-others');
+});
+element('stay').addEventListener('click', () => void stay());
 element('banner-close').addEventListener('click', hideBanner);
 element('call').addEventListener('click', () => void callApi());
 element('auto-call').addEventListener('change', () => setAutoCall(input('auto-call').checked));

@@ -13,7 +13,7 @@ import { EpochController } from './epoch.controller.js';
 import { OpenApi } from './openapi.js';
 import { ServiceController } from './service.controller.js';
 import { SessionsController } from './sessions.controller.js';
-import { LOGGER } from './logger-token.js';
+import { LOGGER, STORE } from './injection.js';
 
 /** What the admin listener acts through. */
 export interface AdminParts {
@@ -37,6 +37,7 @@ export class AdminModule {
       { provide: Confirmations, useValue: new Confirmations(parts.store, new ServerSeal(parts.sealer)) },
       { provide: OpenApi, useValue: openApi },
       { provide: LOGGER, useValue: logger },
+      { provide: STORE, useValue: parts.store },
     ];
     return { module: AdminModule, providers };
   }

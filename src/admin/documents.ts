@@ -32,25 +32,27 @@ const page = z.strictObject({
 
 const planned = z.strictObject({
   dryRun: z.literal(true),
-  sessions: z.int().nonnegative().meta({ description: 'How many sessions are meant now.' }),
+  sessions: z
+    .int()
+    .nonnegative()
+    .meta({ description: 'How many sessions are meant now; for an epoch, at most.' }),
   confirm: z.string().optional().meta({ description: 'To be sent back, once, within five minutes.' }),
+});
+
+const durability = z.enum(['replicated', 'unreplicated', 'unconfirmed', 'memory']).meta({
+  description:
+    'Whether it would outlive the loss of the store: `replicated` (a replica has it), `unreplicated` (there is no ' +
+    'replica), `unconfirmed` (the replicas did not answer in time), `memory`.',
 });
 
 const ending = z.strictObject({
   id: z.string(),
   state: z.enum(['running', 'done']),
   ended: z.int().nonnegative().meta({ description: 'Sessions ended so far.' }),
-  durability: z
-    .enum(['replicated', 'unreplicated', 'unconfirmed', 'memory'])
-    .optional()
-    .meta({
-      description:
-        'Whether it would outlive the loss of the store: `replicated` (a replica has it), `unreplicated` (there is no ' +
-        'replica), `unconfirmed` (the replicas did not answer in time), `memory`.',
-    }),
+  durability: durability.optional(),
 });
 
-const epoch = z.strictObject({ kind: z.enum(['end', 'refresh']), at: time });
+const epoch = z.strictObject({ kind: z.enum(['end', 'refresh']), at: time, durability });
 
 const problem = z.object({
   type: z.enum(Object.keys(ERRORS) as [string, ...string[]]),

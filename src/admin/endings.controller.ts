@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { Body, Controller, Get, HttpCode, Inject, Param, Post, Req, Res } from '@nestjs/common';
 import { ApiBody, ApiHeader, ApiOperation, ApiParam, ApiResponse } from '@nestjs/swagger';
 import type { Request, Response } from 'express';
-import type { Actor } from '../endings/audit-log.js';
+import type { z } from 'zod';
+import { AuditLog, type Actor } from '../endings/audit-log.js';
 import { EndingJobs } from '../endings/ending-jobs.js';
 import { EndingsService, type EndingResult } from '../endings/endings.service.js';
 import type { SessionFilter } from '../endings/filter.js';
@@ -15,15 +16,16 @@ import { Confirmations } from './confirmations.js';
 import { documents } from './documents.js';
 import { body, openApiSchema } from './openapi.js';
 import { checked, endingBody, idempotencyKey, reachesMany, toFilter } from './requests.js';
-import { LOGGER } from './logger-token.js';
+import { LOGGER } from './injection.js';
 
 /** Milliseconds for which an answer waits for the end of an ending, before it says that it is under way. */
 const WAIT = 10_000;
 /** Milliseconds a repeated request gives the first one to write down what it does, and how often it looks. */
-const BEGINS_WITHIN = 2000;
-const LOOK_EVERY = 50;
+const BEGINS_WITHIN = 500;
+const LOOK_EVERY = 25;
 
-type EndingDocument = { id: string; state: 'running' | 'done'; ended: number; durability?: string };
+type PlanDocument = z.input<typeof documents.planned>;
+type EndingDocument = z.input<typeof documents.ending>;
 
 /** `POST /v1/endings`: ends many. `GET /v1/endings/<id>`: how far that is. */
 @Controller('v1/endings')
@@ -32,6 +34,7 @@ export class EndingsController {
     private readonly endings: EndingsService,
     private readonly directory: SessionDirectory,
     private readonly confirmations: Confirmations,
+    private readonly audit: AuditLog,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -67,7 +70,10 @@ export class EndingsController {
     requireSelection(filter);
     const { name: operator } = callerOf(request);
     if (dryRun === true) {
-      response.json(await this.plan(operator, filter));
+      const plan = await this.plan(operator, filter);
+      const { sessions: listed } = plan;
+      this.audit.record('sessions_listed', actorOf(request), { by: Object.keys(filter), listed });
+      response.json(plan);
       return;
     }
     const key = checked(idempotencyKey, request.get('idempotency-key'));
@@ -84,7 +90,7 @@ export class EndingsController {
     if (reachesMany(filter)) {
       await this.confirmations.require(operator, filter, confirm);
       // Said before anything ends: whoever watches the log must hear of it even if this process does not live to finish.
-      this.logger.error('mass_ending', { ending: id, operator, from: actor.from, reason });
+      this.audit.alarm('mass_ending', actor, { ending: id, by: Object.keys(filter), reason });
     }
     answer(response, await this.begin(filter, { name, id, reason, actor }));
   }
@@ -100,10 +106,10 @@ export class EndingsController {
     response.json(found);
   }
 
-  private async plan(operator: string, filter: SessionFilter): Promise<Record<string, unknown>> {
+  private async plan(operator: string, filter: SessionFilter): Promise<PlanDocument> {
     const sessions = await this.directory.count(filter);
     const confirm = reachesMany(filter) ? await this.confirmations.ask(operator, filter) : undefined;
-    return { dryRun: true, sessions, confirm };
+    return { dryRun: true, sessions, ...(confirm === undefined ? {} : { confirm }) };
   }
 
   private async find(id: string): Promise<EndingDocument | undefined> {

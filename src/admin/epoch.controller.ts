@@ -3,14 +3,14 @@ import { ApiBody, ApiOperation, ApiResponse } from '@nestjs/swagger';
 import type { Request, Response } from 'express';
 import { AuditLog } from '../endings/audit-log.js';
 import { SessionDirectory } from '../endings/session-directory.js';
-import type { Logger } from '../observability/logger.js';
 import { PolicyEpoch } from '../store/policy-epoch.js';
+import type { Store } from '../store/store.js';
 import { actorOf } from './caller.js';
 import { Confirmations } from './confirmations.js';
 import { documents } from './documents.js';
 import { body, openApiSchema } from './openapi.js';
 import { checked, epochBody } from './requests.js';
-import { LOGGER } from './logger-token.js';
+import { STORE } from './injection.js';
 
 /** `POST /v1/epoch`: everything from before now is over, or has to be renewed; takes no longer for a million sessions */
 @Controller('v1/epoch')
@@ -20,7 +20,7 @@ export class EpochController {
     private readonly directory: SessionDirectory,
     private readonly confirmations: Confirmations,
     private readonly audit: AuditLog,
-    @Inject(LOGGER) private readonly logger: Logger,
+    @Inject(STORE) private readonly store: Store,
   ) {}
 
   @Post()
@@ -42,17 +42,19 @@ export class EpochController {
     const actor = actorOf(request);
     const act = { epoch: kind };
     if (dryRun === true) {
-      const sessions = await this.directory.count({ all: true });
+      // At most: counting those that live would take far longer than the act.
+      const sessions = await this.directory.size();
       const code = kind === 'end' ? await this.confirmations.ask(actor.name, act) : undefined;
       response.json({ dryRun: true, sessions, confirm: code });
       return;
     }
     if (kind === 'end') {
       await this.confirmations.require(actor.name, act, confirm);
-      this.logger.error('mass_ending', { epoch: kind, operator: actor.name, from: actor.from, reason });
+      this.audit.alarm('mass_ending', actor, { epoch: kind, reason });
     }
     const at = new Date(await this.epoch.bump(kind)).toISOString();
-    this.audit.record('epoch_raised', actor, { kind, reason, at });
-    response.json({ kind, at });
+    const durability = await this.store.confirm();
+    this.audit.record('epoch_raised', actor, { kind, reason, at, durability });
+    response.json({ kind, at, durability });
   }
 }

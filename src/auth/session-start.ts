@@ -1,5 +1,6 @@
 import type { Request, Response } from 'express';
 import type { Config } from '../config/schema.js';
+import type { EndingsService } from '../endings/endings.service.js';
 import type { IdentityMarks, Mark } from '../endings/identity-marks.js';
 import { CloakroomError } from '../errors.js';
 import { coarseAddress } from '../http/address-range.js';
@@ -31,6 +32,7 @@ export class SessionStart {
   readonly #config: Config;
   readonly #sessions: SessionsService;
   readonly #marks: IdentityMarks;
+  readonly #endings: EndingsService;
   readonly #epoch: PolicyEpoch;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
@@ -39,6 +41,7 @@ export class SessionStart {
     config: Config;
     sessions: SessionsService;
     marks: IdentityMarks;
+    endings: EndingsService;
     epoch: PolicyEpoch;
     trusted: TrustedProxies;
     logger: Logger;
@@ -46,6 +49,7 @@ export class SessionStart {
     this.#config = parts.config;
     this.#sessions = parts.sessions;
     this.#marks = parts.marks;
+    this.#endings = parts.endings;
     this.#epoch = parts.epoch;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
@@ -72,11 +76,11 @@ export class SessionStart {
       const handle = await this.#sessions.start(request, response, contents);
       // Once more, now that the session can be found: whoever ended this person's sessions in between left a mark first
       // and looked for sessions then, so one of the two sees the other.
-      const after = await this.#verdict(signedIn);
-      if (after === 'welcome') return { handle };
-      await this.#sessions.takeBack(request, handle, 'provider');
+      const [after, cause] = await Promise.all([this.#verdict(signedIn), this.#endings.overtaken(handle)]);
+      if (after === 'welcome' && cause === undefined) return { handle };
+      await this.#sessions.takeBack(request, handle, cause ?? 'provider');
       provider.discard(tokens);
-      return after;
+      return after === 'welcome' ? 'sign-in-again' : after;
     } catch (error) {
       provider.discard(tokens);
       throw error;

@@ -3,6 +3,7 @@ import type { Config, ProviderConfig } from '../config/schema.js';
 import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';
 import { cookieNames } from '../session/cookie-names.js';
+import { RevocationEnvelopes } from '../store/revocation-envelope.js';
 import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
 
 /** `cloakroom check`: what this configuration comes to, and whether everything it points at is there. */
@@ -22,6 +23,8 @@ export async function check(config: Config): Promise<number> {
     ['front end', config.frontend?.folder ?? 'served by something else'],
     ['log level', config.log.level],
     ['keys', `${config.secrets.cookie.length} for cookies, ${config.secrets.seal.length} for sealing`],
+    ['forced logout', revocationRow(config)],
+    ['admin listener', adminRow(config)],
   ]);
 
   report.section('Cookies');
@@ -66,6 +69,26 @@ export async function check(config: Config): Promise<number> {
   report.table(timeoutRows(config));
 
   return report.end();
+}
+
+function revocationRow({ secrets, revocation, store }: Config): string {
+  if (secrets.revocation.length === 0 && revocation.publicKey === undefined) {
+    return 'ends sessions, but cannot revoke their refresh tokens: set secrets.revocation';
+  }
+  const prefix = store.kind === 'redis' ? store.prefix : 'memory';
+  const envelopes = new RevocationEnvelopes({ secrets: secrets.revocation, ...revocation, prefix });
+  return envelopes.canOpen
+    ? `ends sessions and revokes their refresh tokens; revocation.publicKey of other processes: ${envelopes.publicKey ?? ''}`
+    : 'ends sessions; their refresh tokens are revoked by another process (cloakroom revoker)';
+}
+
+function adminRow({ admin }: Config): string {
+  if (admin === undefined) return 'none';
+  const who = [
+    ...admin.tokens.map(({ name, role }) => `${name} (${role}, token)`),
+    ...admin.clients.map(({ name, role }) => `${name} (${role}, certificate)`),
+  ];
+  return `${admin.host}:${admin.port}${admin.tls === undefined ? '' : ', TLS'}: ${who.join(', ')}`;
 }
 
 function cookieRows(config: Config): Row[] {

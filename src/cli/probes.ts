@@ -4,7 +4,8 @@ import type { Config, ProviderConfig, RouteConfig } from '../config/schema.js';
 import { Logger } from '../observability/logger.js';
 import { OidcClient } from '../oidc/oidc-client.js';
 import { providerFetch } from '../oidc/provider-fetch.js';
-import { probeRedis } from '../store/redis-probe.js';
+import type { RedisSettings } from '../store/redis-clients.js';
+import { probeRedis, type ClusterShards, type RedisReport } from '../store/redis-probe.js';
 
 /** Whether what the configuration points at is there. One attempt each, within the configured time limits. */
 
@@ -111,14 +112,56 @@ export async function probeStore(store: Config['store']): Promise<Finding[]> {
   const place = redisPlace(store.url);
   const began = performance.now();
   try {
-    const { version, role, eviction, limit } = await probeRedis(store);
-    const findings = [ok(`Redis at ${place} answered PING in ${since(began)}`), judgeVersion(version)];
-    if (role === 'slave') findings.push(fault('this Redis is a replica, which takes no writes'));
-    findings.push(evictionOf(eviction, limit));
-    return findings;
+    const report = await probeRedis(store);
+    const findings = [ok(`Redis at ${place} answered PING in ${since(began)}`)];
+    if (report.shards !== undefined) return [...findings, ...(await probeShards(store, report.shards))];
+    return [...findings, ...judgeTopology(store.cluster, report), ...judgeServer(report)];
   } catch (error) {
     return [fault(`Redis at ${place}: ${describe(error)}`)];
   }
+}
+
+function judgeTopology(cluster: boolean, { clustered, role, replicas }: RedisReport): Finding[] {
+  if (cluster && clustered === false)
+    return [fault('this Redis is no node of a Cluster, but store.redis.cluster is true')];
+  if (!cluster && clustered === true)
+    return [fault('this Redis is a node of a Cluster: set store.redis.cluster: true')];
+  if (role === 'slave') return [fault('this Redis is a replica, which takes no writes')];
+  return [copies(replicas)];
+}
+
+function copies(replicas: number | undefined): Finding {
+  if (replicas === undefined) return note('replicas not readable');
+  if (replicas === 0) return note('no replica: what is written is in one place only');
+  return ok(replicas === 1 ? '1 replica' : `${replicas} replicas`);
+}
+
+function judgeServer({ version, eviction, limit }: RedisReport): Finding[] {
+  return [judgeVersion(version), evictionOf(eviction, limit)];
+}
+
+/** Every master has sessions of its own, so each must do. */
+async function probeShards(store: RedisSettings, { masters, slots }: ClusterShards): Promise<Finding[]> {
+  const found = `Redis Cluster with ${masters.length} ${masters.length === 1 ? 'master' : 'masters'}`;
+  const missing = 16384 - slots;
+  const each = await Promise.all(
+    masters.map(async (at) => {
+      const place = `${at.host}:${at.port}`;
+      try {
+        const report = await probeRedis(store, at);
+        return [copies(report.replicas), ...judgeServer(report)].map(({ verdict, text }) => ({
+          verdict,
+          text: `${place} ${text}`,
+        }));
+      } catch (error) {
+        return [fault(`${place}: ${describe(error)}`)];
+      }
+    }),
+  );
+  return [
+    missing === 0 ? ok(found) : fault(`${found}, but ${missing} of 16384 slots have none`),
+    ...each.flat(),
+  ];
 }
 
 /** GETDEL, by which a login or logout under way is used once only, came with 6.2. */
@@ -137,7 +180,7 @@ function evictionOf(policy: string | undefined, limit: string | undefined): Find
 }
 
 /** Never with user name or password. */
-export function redisPlace(url: string): string {
+function redisPlace(url: string): string {
   const { protocol, host, pathname } = new URL(url);
   return `${protocol}//${host}${pathname}`;
 }
@@ -201,7 +244,7 @@ function codeOf(error: unknown): string | undefined {
 }
 
 /** The innermost reason, on one line. */
-export function describe(error: unknown): string {
+function describe(error: unknown): string {
   const code = codeOf(error);
   if (code !== undefined && Object.hasOwn(PLAIN, code)) return PLAIN[code] ?? code;
   const chain = [...chainOf(error)];

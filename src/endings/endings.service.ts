@@ -9,7 +9,14 @@ import type { SessionRecords } from '../store/session-records.js';
 import type { Durability, EndCause, EndedSession } from '../store/store.js';
 import type { Actor, AuditLog } from './audit-log.js';
 import { EndingJobs, type EndingJob } from './ending-jobs.js';
-import { isEverybody, requireSelection, subjectIn, type FoundSession, type SessionFilter } from './filter.js';
+import {
+  isEverybody,
+  matches,
+  requireSelection,
+  subjectIn,
+  type FoundSession,
+  type SessionFilter,
+} from './filter.js';
 import { DENIED_FOR, type IdentityMarks, type Mark } from './identity-marks.js';
 import type { RevocationQueue } from './revocation-queue.js';
 import type { SessionDirectory } from './session-directory.js';
@@ -155,6 +162,19 @@ export class EndingsService {
     this.#later(this.#index.remove([{ handle, about: whose }]));
   }
 
+  /**
+   * To be asked when a session has just been stored: whether it began before an act that means it was asked for. That act
+   * may have looked for sessions a moment too early; it was written down before it looked, so one of the two sees the other.
+   *
+   * @returns why that act ends sessions
+   */
+  async overtaken(handle: string): Promise<EndCause | undefined> {
+    const found = await this.#directory.find(handle);
+    if (found === undefined) return undefined;
+    const since = await this.#jobs.since(found.createdAt);
+    return since.find(({ filter }) => matches(filter, found, Date.now()))?.cause;
+  }
+
   /** Goes on with what a process that died had begun. */
   async resume(): Promise<void> {
     const claimed = await this.#jobs.claim();
@@ -200,6 +220,7 @@ export class EndingsService {
     const results = await this.#records.store.endMany(handles, endingBy(job.cause, keep));
     const ended = page.filter((_, i) => results[i] !== undefined);
     if (keep > 0) {
+      await this.#revocations.due(handles.filter((_, i) => results[i]?.revocation === true));
       await this.#revocations.forget(handles.filter((_, i) => results[i]?.revocation !== true));
     }
     if (this.#asksForFreshLogin(job.cause)) await this.#markFresh(ended, job);

@@ -21,8 +21,11 @@ const AT_ONCE = 32;
 const SEND_WITHIN = 2000;
 const FIRST_DELAY = 2000;
 const LONGEST_DELAY = 2 * 60 * 1000;
-/** Milliseconds for somebody else to find what this process cannot open: no more each time, it is no fault of the provider. */
-const SEALED_DELAY = 10_000;
+/** Milliseconds until what this process cannot open is due again. */
+const FIRST_SEALED_DELAY = 2000;
+const LONGEST_SEALED_DELAY = 60_000;
+/** How many times rarer a process looks after it met what it cannot open, so that others come first. */
+const STEP_BACK = 5;
 /** Milliseconds that leaving waits for providers. What they answer later is asked again by another process. */
 const STOP_WITHIN = 5000;
 
@@ -44,6 +47,7 @@ export class RevocationQueue {
   #looking: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
+  #metSealed = false;
 
   constructor(parts: {
     store: Store;
@@ -132,7 +136,8 @@ export class RevocationQueue {
 
   #lookLater(): void {
     if (this.#stopped) return;
-    const delay = LOOK_EVERY * (0.75 + Math.random() / 2);
+    const delay = LOOK_EVERY * (this.#metSealed ? STEP_BACK : 1) * (0.75 + Math.random() / 2);
+    this.#metSealed = false;
     this.#timer = setTimeout(() => {
       // The store says itself that it is not available.
       this.#looking = this.#look().catch(() => undefined);
@@ -181,8 +186,10 @@ export class RevocationQueue {
     const token = this.#envelopes.open(handle, record.envelope);
     if (token === undefined) {
       // Another process may have the key: secrets are rotated one process after the other.
-      const first = record.since === undefined;
-      const sealed = { kind: 'later', tried: first, reason: 'sealed', delay: SEALED_DELAY } as const;
+      this.#metSealed = true;
+      const age = record.since === undefined ? 0 : Date.now() - record.since;
+      const delay = Math.min(LONGEST_SEALED_DELAY, Math.max(FIRST_SEALED_DELAY, age / 2));
+      const sealed = { kind: 'later', tried: record.since === undefined, reason: 'sealed', delay } as const;
       await this.#failed(handle, undefined, sealed, record);
       return;
     }
@@ -217,7 +224,8 @@ export class RevocationQueue {
     // Whoever meant to end this session did not get that far.
     if ((await this.#store.peek(handle)) !== undefined) {
       const ended = await this.#store.end(handle, endingBy('elsewhere', this.#retryFor));
-      if (ended) this.#logger.info('session_ended', { handle, cause: 'elsewhere', resumed: true });
+      if (ended)
+        this.#logger.audit('session_ended', { actor: 'system', handle, cause: 'elsewhere', resumed: true });
     }
     // Again, in this order: it may have been ended between the two looks, and then has a record now.
     return this.#journal.find(handle);

@@ -179,7 +179,8 @@ export class SessionsService {
     const how = { cause: 'user', reason: 'logout', actor } as const;
     const revokes = this.#providers.get(session.contents.provider)?.config.revokeOnLogout === true;
     const ended = await this.#endings.endOne(handle, how, revokes);
-    if (!revokes) return;
+    // Somebody else ended it a moment ago, and its revocation is theirs.
+    if (!revokes || (ended === undefined && this.#revocations.enabled)) return;
     // As it was in that very moment: a refresh may have won against what the caller read.
     const last = ended?.session && this.#records.open(handle, secret, ended.session);
     await this.#revoke(last ?? session);

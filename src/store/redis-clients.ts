@@ -14,7 +14,7 @@ export interface RedisSettings {
 /** Commands are the same on both. */
 export type RedisClient = Redis | Cluster;
 
-interface Address {
+export interface Address {
   readonly host: string;
   readonly port: number;
 }
@@ -86,12 +86,17 @@ export class RedisClients {
 
   /** For messages: in a Cluster every node hears all of them, so any will do. */
   openForMessages(): Redis {
-    const limits = { ...this.#limits(), autoResubscribe: false, retryStrategy: () => null };
-    if (!this.#settings.cluster) return new Redis(this.#settings.url, limits);
+    if (!this.#settings.cluster) return this.openOnce();
     // Each in its turn, since some may be away; begun anywhere, so that not all processes listen to the same.
     this.#turn += 1;
-    const at = this.#entrances[this.#turn % this.#entrances.length] ?? this.#seed;
-    return new Redis({ ...limits, ...this.#identity(), ...at });
+    return this.openOnce(this.#entrances[this.#turn % this.#entrances.length]);
+  }
+
+  /** One connection that is not made again when it is lost: to the configured place, or to a node of its Cluster. */
+  openOnce(at?: Address, more: { commandTimeout?: number } = {}): Redis {
+    const limits = { ...this.#limits(), autoResubscribe: false, retryStrategy: () => null, ...more };
+    if (at === undefined) return new Redis(this.#settings.url, limits);
+    return new Redis({ ...limits, ...this.#identity(), host: at.host, port: at.port });
   }
 
   #limits() {
@@ -101,6 +106,8 @@ export class RedisClients {
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
       connectTimeout: this.#settings.connectTimeout,
+      // Who is cut for being silent will not say goodbye either.
+      disconnectTimeout: 100,
       keepAlive: 10_000,
       noDelay: true,
     } satisfies RedisOptions;
@@ -126,7 +133,7 @@ export class RedisClients {
   }
 }
 
-export function addressOf(url: string): Address {
+function addressOf(url: string): Address {
   const { hostname, port } = new URL(url);
   const host = hostname.replace(/^\[(.*)\]$/, '$1');
   return { host: host === '' ? '127.0.0.1' : host, port: port === '' ? 6379 : Number(port) };

@@ -48,6 +48,7 @@ export class RedisConnection {
   #lastReply = 0;
   #lostAt = -Infinity;
   #open = false;
+  #cutting = false;
   #opening: Promise<void> | undefined;
   #closing = false;
   #watchdog: NodeJS.Timeout | undefined;
@@ -65,10 +66,13 @@ export class RedisConnection {
     redis.on('close', () => {
       clearTimeout(this.#watchdog);
       this.#open = false;
+      this.#cutting = false;
       this.#lostAt = performance.now();
       events.onChange(false);
     });
     const onOpen = (): void => {
+      // A peer that wakes up may still finish the handshake of a connection that is being cut.
+      if (this.#cutting) return;
       clearTimeout(this.#watchdog);
       this.#open = true;
       this.#lastReply = performance.now();
@@ -138,6 +142,15 @@ export class RedisConnection {
     return this.run(command);
   }
 
+  /** Whether Redis answers. Of a Cluster, any master will do: the sessions of the others can be served. */
+  async ping(): Promise<void> {
+    await this.run<string>((redis) => {
+      if (redis instanceof Redis) return redis.ping();
+      const connected = redis.nodes('master').filter(({ status }) => status === 'ready');
+      return Promise.any(connected.map((node) => node.ping()));
+    });
+  }
+
   async close(): Promise<void> {
     this.#closing = true;
     clearInterval(this.#overdueTimer);
@@ -203,7 +216,14 @@ export class RedisConnection {
     // One slow command is no verdict; a connection on which nothing came back for a whole budget is. In a Cluster the
     // client library watches the connection to each node.
     const silent = now - this.#lastReply > this.#limits.commandTimeout;
-    if (silent && this.#single?.status === 'ready') this.#single.disconnect(true);
+    if (silent && this.#single?.status === 'ready') this.#cut(this.#single);
+  }
+
+  #cut(single: Redis): void {
+    this.#cutting = true;
+    this.#open = false;
+    this.#events.onChange(false);
+    single.disconnect(true);
   }
 
   /** A peer may accept and then never answer the handshake; the client library would wait for it for ever. */
@@ -211,7 +231,7 @@ export class RedisConnection {
     clearTimeout(this.#watchdog);
     const patience = this.#limits.connectTimeout + this.#limits.commandTimeout;
     this.#watchdog = setTimeout(() => {
-      if (!this.#closing && single.status !== 'ready') single.disconnect(true);
+      if (!this.#closing && single.status !== 'ready') this.#cut(single);
     }, patience);
     this.#watchdog.unref();
   }

@@ -71,6 +71,14 @@ export class RedisLink {
   }
 
   /**
+   * Whether anybody can be served.
+   * @throws {CloakroomError} `store-unavailable`
+   */
+  ping(): Promise<void> {
+    return this.#main.ping();
+  }
+
+  /**
    * Runs one command beside what requests wait for, within 2 s (and up to 2 s more while the connection is being made).
    * @throws {CloakroomError} `store-unavailable`, as `run` does
    */
@@ -79,8 +87,8 @@ export class RedisLink {
   }
 
   /**
-   * Whether what was written by `sideways` in the last seconds has reached a replica: each master that was written to has
-   * one that has it (`replicated`), or some have no replica (`unreplicated`), or it is not known (`unconfirmed`).
+   * Whether what was written by `sideways` in the last seconds has reached a replica: every master has one that has it
+   * (`replicated`), or some have no replica (`unreplicated`), or it is not known (`unconfirmed`).
    */
   async confirm(): Promise<Replication> {
     const aside = this.#sideConnection();

@@ -31,8 +31,13 @@ async function replicasOf(master: Redis): Promise<number | undefined> {
   const remembered = known.get(master);
   if (remembered && remembered.until > now) return remembered.replicas;
   const info = await master.info('replication').catch(() => '');
-  const counted = /^connected_slaves:(\d+)/m.exec(info)?.[1];
-  const replicas = counted === undefined ? undefined : Number(counted);
+  const replicas = replicaCount(info);
   known.set(master, { replicas, until: now + REMEMBERED });
   return replicas;
+}
+
+/** @param info what `INFO` says, as far as this user may ask */
+export function replicaCount(info: string): number | undefined {
+  const counted = /^connected_slaves:(\d+)/m.exec(info)?.[1];
+  return counted === undefined ? undefined : Number(counted);
 }

@@ -30,7 +30,7 @@ export interface LogoutTokenChange {
 /** A logout token as Back-Channel Logout 1.0 section 2.4 recommends it, but for the changes. */
 export async function logoutToken(
   provider: FaultProvider,
-  whose: Whose,
+  { sub, sid }: Whose,
   change: LogoutTokenChange = {},
 ): Promise<string> {
   const now = Math.floor(Date.now() / 1000) + provider.modes.clockOffset;
@@ -40,7 +40,8 @@ export async function logoutToken(
     iat: now,
     exp: now + 120,
     jti: randomUUID(),
-    ...whose,
+    sub,
+    sid,
     events: { [LOGOUT_EVENT]: {} },
   };
   if (change.claims !== undefined) claims = change.claims(claims);

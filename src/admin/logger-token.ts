@@ -1,2 +1,0 @@
-/** Under which the log is injected into what the framework makes. */
-export const LOGGER = Symbol('logger');
