@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Syntax that old versions of Node can parse, so that they get to say what is wrong with them.
-var needed = [20, 18, 1];
+var needed = [20, 19, 0];
 var have = process.versions.node.split('.').map(Number);
 
 function tooOld() {

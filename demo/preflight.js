@@ -8,9 +8,9 @@ var major = Number(found[0]);
 var minor = Number(found[1]);
 var patch = Number(found[2]);
 
-if (major < 20 || (major === 20 && (minor < 18 || (minor === 18 && patch < 1)))) {
+if (major < 20 || (major === 20 && minor < 19)) {
   process.stderr.write(
-    'Cloakroom needs Node.js 20.18.1 or newer, this is ' +
+    'Cloakroom needs Node.js 20.19.0 or newer, this is ' +
       process.versions.node +
       '. Install a newer one (https://nodejs.org) and run the command again.\n',
   );

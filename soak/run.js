@@ -59,7 +59,7 @@ const jest = spawn(
   [
     ...['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', '--max-old-space-size=6144'],
     join(repository, 'node_modules', 'jest', 'bin', 'jest.js'),
-    ...['--config', join(folder, 'jest.config.js'), '--runInBand', '--runTestsByPath'],
+    ...['--config', join(folder, 'jest.config.js'), '--runInBand', '--forceExit', '--runTestsByPath'],
     ...chosen.map((file) => join(folder, file)),
   ],
   {

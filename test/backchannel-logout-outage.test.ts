@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(room, 24 * 3600 * 1000);
+  await expectLeftClean(room, 26 * 3600 * 1000);
   await room.close();
 });
 

@@ -7,7 +7,7 @@ import { deliver, logoutToken, statuses, type Whose } from './support/logout-tok
 import { random, seed } from './support/random.js';
 import { sessionCount } from './support/refused-login.js';
 
-const ROUNDS = 150;
+const ROUNDS = 200;
 
 let room: Cloakroom;
 let provider: FaultProvider;
@@ -22,7 +22,7 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(room, 24 * 3600 * 1000);
+  await expectLeftClean(room, 26 * 3600 * 1000);
   await room.close();
 });
 

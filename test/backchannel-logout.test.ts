@@ -49,7 +49,7 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(room, 24 * 3600 * 1000);
+  await expectLeftClean(room, 26 * 3600 * 1000);
   await room.close();
 });
 

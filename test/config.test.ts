@@ -1152,7 +1152,7 @@ describe('the command', () => {
     expect(outcome).toEqual({
       code: 1,
       stdout: '',
-      stderr: 'cloakroom: Node 20.18.1 or later is needed, and this is Node 18.20.4\n',
+      stderr: 'cloakroom: Node 20.19.0 or later is needed, and this is Node 18.20.4\n',
     });
   });
 

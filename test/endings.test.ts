@@ -40,8 +40,9 @@ async function redisKeys(kind: string): Promise<string[]> {
 
 /** Handles that some index names. */
 async function indexed(): Promise<Set<string>> {
-  const members = (await redisKeys('sessions')).map((key) => c.redis?.command('ZRANGE', key, 0, -1));
-  return new Set(((await Promise.all(members)) as string[][]).flat());
+  const sets = await redisKeys('sessions');
+  const members = await Promise.all(sets.map(async (key) => await c.redis?.command('ZRANGE', key, 0, -1)));
+  return new Set((members as string[][]).flat());
 }
 
 describe('A-108 a forced end counts for the next request on every replica', () => {

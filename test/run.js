@@ -8,8 +8,8 @@ import { fileURLToPath } from 'node:url';
 const repository = join(dirname(fileURLToPath(import.meta.url)), '..');
 const [major, minor] = process.versions.node.split('.').map(Number);
 
-if (major < 20 || (major === 20 && minor < 18)) {
-  fail(`the tests need Node 20.18 or newer; this is ${process.version}`);
+if (major < 20 || (major === 20 && minor < 19)) {
+  fail(`the tests need Node 20.19 or newer; this is ${process.version}`);
 }
 
 function say(text) {

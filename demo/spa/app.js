@@ -408,11 +408,9 @@ function sessionRow({ handle, current, createdAt, usedAt, browser, platform, add
   name.textContent = [browser ?? 'A browser', platform].filter(Boolean).join(' on ');
   const detail = document.createElement('span');
   detail.className = 'soft';
-  const times = [
-    `since ${clockAndDay.format(new Date(createdAt))}`,
-    `used ${clockAndDay.format(new Date(usedAt))}`,
-  ];
-  detail.textContent = [...times, address].filter(Boolean).join(' · ');
+  const used = `last used ${clockAndDay.format(new Date(usedAt))}`;
+  detail.textContent = [used, address].filter(Boolean).join(' · ');
+  detail.title = `signed in ${clockAndDay.format(new Date(createdAt))}`;
   what.append(name);
   row.append(what);
   if (current) {

@@ -7,7 +7,7 @@ import { AuditLog, type Actor } from '../endings/audit-log.js';
 import { EndingJobs } from '../endings/ending-jobs.js';
 import { EndingsService, type EndingResult } from '../endings/endings.service.js';
 import type { SessionFilter } from '../endings/filter.js';
-import { requireSelection } from '../endings/filter.js';
+import { isBroad, requireSelection } from '../endings/filter.js';
 import { SessionDirectory } from '../endings/session-directory.js';
 import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
@@ -15,7 +15,7 @@ import { actorOf, callerOf } from './caller.js';
 import { Confirmations } from './confirmations.js';
 import { documents } from './documents.js';
 import { body, openApiSchema } from './openapi.js';
-import { checked, endingBody, idempotencyKey, reachesMany, toFilter } from './requests.js';
+import { checked, endingBody, idempotencyKey, toFilter } from './requests.js';
 import { LOGGER } from './injection.js';
 
 /** Milliseconds for which an answer waits for the end of an ending, before it says that it is under way. */
@@ -87,7 +87,7 @@ export class EndingsController {
       return;
     }
     const actor = actorOf(request);
-    if (reachesMany(filter)) {
+    if (isBroad(filter)) {
       await this.confirmations.require(operator, filter, confirm);
       // Said before anything ends: whoever watches the log must hear of it even if this process does not live to finish.
       this.audit.alarm('mass_ending', actor, { ending: id, by: Object.keys(filter), reason });
@@ -108,7 +108,7 @@ export class EndingsController {
 
   private async plan(operator: string, filter: SessionFilter): Promise<PlanDocument> {
     const sessions = await this.directory.count(filter);
-    const confirm = reachesMany(filter) ? await this.confirmations.ask(operator, filter) : undefined;
+    const confirm = isBroad(filter) ? await this.confirmations.ask(operator, filter) : undefined;
     return { dryRun: true, sessions, ...(confirm === undefined ? {} : { confirm }) };
   }
 

@@ -104,8 +104,3 @@ export function checked<S extends z.ZodType>(schema: S, value: unknown): z.outpu
 export function toFilter(written: Partial<z.output<typeof filter>>): SessionFilter {
   return Object.fromEntries(Object.entries(written).filter(([, value]) => value !== undefined));
 }
-
-/** Whether a filter can reach beyond one person, so that a slip, or a stolen token, could end very much at once. */
-export function reachesMany({ handle: one, user, subject, sid }: SessionFilter): boolean {
-  return one === undefined && user === undefined && subject === undefined && sid === undefined;
-}

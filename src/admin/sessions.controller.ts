@@ -71,7 +71,7 @@ export class SessionsController {
     const { reason = '' } = checked(endOneQuery, { ...(query as object) });
     const handle = handleOf(text);
     const actor = actorOf(request);
-    const ended = await this.endings.endOne(handle, { cause: 'operator', reason, actor }, true);
+    const ended = await this.endings.endOne(handle, { cause: 'operator', reason, actor }, 'queued');
     if (ended === undefined) {
       this.audit.record('session_not_found', actor, { handle, reason });
       throw new CloakroomError('not-found');

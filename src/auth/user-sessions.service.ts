@@ -101,7 +101,7 @@ export class UserSessionsService {
       actor: actingUser(request, session, this.#trusted),
     } as const;
     const revokes = this.#providers.get(found.provider)?.config.revokeOnLogout === true;
-    const ended = await this.#endings.endOne(wanted, how, revokes);
+    const ended = await this.#endings.endOne(wanted, how, revokes ? 'queued' : 'no');
     // Nobody needs to wait for the provider here; what is not written down now is due by itself in a while.
     if (ended?.revocation === true) this.#revocations.due([wanted]).catch(() => undefined);
     return [];

@@ -5,7 +5,7 @@ import type { Actor } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
 import { Logger } from '../observability/logger.js';
 import { composeAdministration, type SessionAdministration } from '../services.js';
-import { EX_CONFIG, EX_SOFTWARE, EX_UNAVAILABLE } from './exit-codes.js';
+import { EX_CONFIG, EX_UNAVAILABLE, EX_USAGE } from './exit-codes.js';
 import { describe, redisPlace } from './probes.js';
 import { tell } from './terminal.js';
 
@@ -53,10 +53,14 @@ export async function administer(
     return code;
   } catch (error) {
     if (!(error instanceof CloakroomError)) throw error;
-    if (error.code !== 'store-unavailable') {
-      tell(`cloakroom: ${error.public.detail ?? error.public.reason ?? error.message}\n`);
-      return EX_SOFTWARE;
+    if (error.code === 'bad-request') {
+      const { reason, detail = error.message } = error.public;
+      tell(
+        `cloakroom: ${reason === 'cursor' ? "'--cursor' is not one that a list of these sessions gave" : detail}\n`,
+      );
+      return EX_USAGE;
     }
+    if (error.code !== 'store-unavailable') throw error;
     tell(`cloakroom: Redis at ${place} stopped answering: ${log.trouble}\n`);
     return EX_UNAVAILABLE;
   } finally {

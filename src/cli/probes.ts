@@ -180,7 +180,7 @@ function evictionOf(policy: string | undefined, limit: string | undefined): Find
 }
 
 /** Never with user name or password. */
-function redisPlace(url: string): string {
+export function redisPlace(url: string): string {
   const { protocol, host, pathname } = new URL(url);
   return `${protocol}//${host}${pathname}`;
 }
@@ -244,7 +244,7 @@ function codeOf(error: unknown): string | undefined {
 }
 
 /** The innermost reason, on one line. */
-function describe(error: unknown): string {
+export function describe(error: unknown): string {
   const code = codeOf(error);
   if (code !== undefined && Object.hasOwn(PLAIN, code)) return PLAIN[code] ?? code;
   const chain = [...chainOf(error)];

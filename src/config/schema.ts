@@ -682,7 +682,7 @@ const NOT_TOKEN_HASH: Wrong = {
 
 const NOT_PUBLIC_KEY: Wrong = {
   problem: 'is not an X25519 public key, 32 bytes in base64url',
-  remedy: 'write the public key that belongs to the first of secrets.revocation, 43 characters',
+  remedy: 'write the 43 characters that `cloakroom check` prints where secrets.revocation is given',
 };
 
 const admin = z.strictObject({
@@ -834,7 +834,7 @@ export const fileSchema = z.strictObject({
           description:
             'Public key (X25519, 32 bytes in base64url) for processes without `secrets.revocation`: they can put refresh ' +
             'tokens away for revocation, and only a process that has the secret can read them. Where the secret is given ' +
-            'the key follows from it.',
+            'the key follows from it, and `cloakroom check` prints it.',
           example: '77v3ctzAwThnYAuZOQwVJARiJJlCqoJQ1I33Jo1VJHA',
           secret: true,
         },

@@ -56,7 +56,7 @@ export class AuditLog {
     this.#ended.set(cause, (this.#ended.get(cause) ?? 0) + sessions);
   }
 
-  /** @param fields must hold no token, cookie or e-mail address */
+  /** @param fields must hold no token and no cookie; whom an operator named stands there as it was named */
   record(event: string, actor: Actor, fields: Record<string, unknown>): void {
     this.#take({ event, fields: { ...actorFields(actor), ...fields }, alarm: false });
   }

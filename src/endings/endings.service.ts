@@ -9,14 +9,7 @@ import type { SessionRecords } from '../store/session-records.js';
 import type { Durability, EndCause, EndedSession } from '../store/store.js';
 import type { Actor, AuditLog } from './audit-log.js';
 import { EndingJobs, type EndingJob } from './ending-jobs.js';
-import {
-  isEverybody,
-  matches,
-  requireSelection,
-  subjectIn,
-  type FoundSession,
-  type SessionFilter,
-} from './filter.js';
+import { matches, requireSelection, subjectIn, type FoundSession, type SessionFilter } from './filter.js';
 import { DENIED_FOR, type IdentityMarks, type Mark } from './identity-marks.js';
 import type { RevocationQueue } from './revocation-queue.js';
 import type { SessionDirectory } from './session-directory.js';
@@ -27,6 +20,8 @@ export interface How {
   reason: string;
   actor: Actor;
 }
+
+export type Revoke = 'no' | 'queued' | 'at-hand';
 
 export interface EndMany extends How {
   /** A name for this act: the same name again is the same act, and answers what the first did. */
@@ -136,15 +131,17 @@ export class EndingsService {
   /**
    * Ends one session. Nothing is written down first but its revocation: it is one step.
    *
-   * @param revoke whether the refresh token is to be revoked
+   * @param revoke whether the refresh token is to be revoked: by whoever works the queue off, or by the caller, who has it at
+   *   hand
    * @returns undefined when there was none
    */
-  async endOne(handle: string, how: How, revoke: boolean): Promise<EndedSession | undefined> {
-    const keep = revoke && this.#revocations.enabled ? this.#retryFor : 0;
+  async endOne(handle: string, how: How, revoke: Revoke): Promise<EndedSession | undefined> {
+    const keep = revoke !== 'no' && this.#revocations.enabled ? this.#retryFor : 0;
     // A store too full for this still lets the session end, which matters more.
     if (keep > 0) await this.#revocations.intend([handle]).catch(() => undefined);
     const ended = await this.#records.store.end(handle, endingBy(how.cause, keep));
     if (keep > 0 && ended?.revocation !== true) this.#later(this.#revocations.forget([handle]));
+    if (revoke === 'queued' && ended?.revocation === true) this.#later(this.#revocations.due([handle]));
     if (ended === undefined) return undefined;
     const about = this.#records.about(handle, ended.about);
     this.noteEnded(handle, about, how);
@@ -207,9 +204,6 @@ export class EndingsService {
       ended,
       durability,
     });
-    if (isEverybody(job.filter) && ended > 0) {
-      this.#audit.alarm('mass_ending', job.actor, { ending: id, ended });
-    }
     return { id, ended, durability };
   }
 

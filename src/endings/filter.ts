@@ -71,9 +71,9 @@ export function requireSelection(filter: SessionFilter): void {
   });
 }
 
-/** True when a filter may reach beyond one session. */
-export function isBroad(filter: SessionFilter): boolean {
-  return filter.handle === undefined;
+/** True when a filter reaches beyond a session, a person or a session at the provider: it needs a second step, and an alarm. */
+export function isBroad({ handle, user, subject, sid }: SessionFilter): boolean {
+  return [handle, user, subject, sid].every((criterion) => criterion === undefined);
 }
 
 /** True when a filter means everybody, whatever the time. */

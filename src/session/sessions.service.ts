@@ -178,7 +178,7 @@ export class SessionsService {
     const { handle, secret } = session;
     const how = { cause: 'user', reason: 'logout', actor } as const;
     const revokes = this.#providers.get(session.contents.provider)?.config.revokeOnLogout === true;
-    const ended = await this.#endings.endOne(handle, how, revokes);
+    const ended = await this.#endings.endOne(handle, how, revokes ? 'at-hand' : 'no');
     // Somebody else ended it a moment ago, and its revocation is theirs.
     if (!revokes || (ended === undefined && this.#revocations.enabled)) return;
     // As it was in that very moment: a refresh may have won against what the caller read.
@@ -187,7 +187,7 @@ export class SessionsService {
   }
 
   async endByHandle(handle: string, cause: EndCause, actor: Actor): Promise<void> {
-    await this.#endings.endOne(handle, { cause, reason: cause, actor }, false);
+    await this.#endings.endOne(handle, { cause, reason: cause, actor }, 'no');
   }
 
   #endLater(handle: string, cause: EndCause): void {

@@ -44,7 +44,7 @@ export class RedisStore implements Store {
   }
 
   async ping(): Promise<void> {
-    await this.#link.run((redis) => redis.ping());
+    await this.#link.ping();
   }
 
   async create(handle: string, session: NewSession): Promise<void> {

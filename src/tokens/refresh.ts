@@ -7,7 +7,7 @@ import type { Logger } from '../observability/logger.js';
 import { endingBy } from '../store/ending.js';
 import type { PolicyEpoch } from '../store/policy-epoch.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
-import type { SessionContents } from '../store/session-contents.js';
+import type { SessionContents, Tokens } from '../store/session-contents.js';
 import type { Release } from '../store/store.js';
 import { takeClaim } from './refresh-claim.js';
 import { backoffAfter, claimDuration, SEND_WITHIN, waitInDoubt } from './refresh-timing.js';
@@ -139,12 +139,17 @@ export class Refresh {
       await this.#release(session, attempt, { backoff: 0, doubtful: false });
       return { healthy, step: { kind: 'gone' } };
     }
-    const wait = waitInDoubt(current.contents.tokens, provider.config, claim.doubtfulFor, Date.now());
+    const wait = waitInDoubt(this.#asTheyCount(current), provider.config, claim.doubtfulFor, Date.now());
     if (wait > 0 || performance.now() - startedAt > SEND_WITHIN) {
       await this.#release(session, attempt, { backoff: wait, doubtful: false });
       return { healthy, step: { kind: 'unavailable', retryAfter: Math.max(1, wait / 1000) } };
     }
     return this.#send(current, refreshToken, provider, attempt, claim.doubtfulFor !== undefined);
+  }
+
+  /** Tokens from before the policy epoch are no longer handed out: there is nothing good about them to wait for. */
+  #asTheyCount({ contents: { tokens } }: OpenSession): Tokens {
+    return (tokens.epoch ?? 0) < (this.#epoch.known?.refresh ?? 0) ? { ...tokens, expiresAt: 0 } : tokens;
   }
 
   async #send(

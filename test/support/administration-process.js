@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { sign } from 'cookie-signature';
 import { loadConfig } from '../../dist/config/load.js';
+import { EndingJobs } from '../../dist/endings/ending-jobs.js';
 import { Logger } from '../../dist/observability/logger.js';
 import { composeAdministration } from '../../dist/services.js';
 import { signingSecrets } from '../../dist/session/session-cookie.js';
@@ -30,7 +31,15 @@ for (let at = Object.getPrototypeOf(store); at !== Object.prototype; at = Object
 /** Sessions as a login makes them, except that nobody logged in. */
 async function seed(wishes) {
   const made = [];
-  const one = async ({ subject, sid, accessToken, refreshToken, createdAt = Date.now(), provider = 'main', address }) => {
+  const one = async ({
+    subject,
+    sid,
+    accessToken,
+    refreshToken,
+    createdAt = Date.now(),
+    provider = 'main',
+    address,
+  }) => {
     const secret = randomBytes(32);
     const { issuer } = config.providers.find(({ name }) => name === provider);
     const contents = {
@@ -69,6 +78,7 @@ const acts = {
     };
     return endings.end(filter, { ...how, progress });
   },
+  asked: async (name) => (await endings.result(EndingJobs.idOf(name))) !== undefined,
   result: (id) => endings.result(id),
   page: (filter, cursor, limit) => directory.page(filter, cursor ?? undefined, limit),
   show: (handle) => directory.show(handle),

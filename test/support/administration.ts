@@ -53,7 +53,7 @@ export class Administration {
     number,
     { resolve: (value: unknown) => void; reject: (error: Error) => void }
   >();
-  private asked = 0;
+  private sent = 0;
 
   private constructor(private readonly child: ChildProcess) {
     child.on('message', ({ id, value, error, progress }: Answer) => {
@@ -71,12 +71,13 @@ export class Administration {
     closeLater(() => this.close());
   }
 
-  static async start(room: Cloakroom, configFile = room.first.configFile): Promise<Administration> {
+  /** @param env settings that differ from those of the replicas */
+  static async start(room: Cloakroom, env: Record<string, string> = {}): Promise<Administration> {
     const log = createWriteStream(join(runSubfolder('logs'), `${uniqueName('administration')}.log`));
     log.on('error', () => undefined);
     const { PATH = '' } = process.env;
-    const child = fork(program, [configFile], {
-      env: { PATH, NODE_ENV: 'production' },
+    const child = fork(program, [room.first.configFile], {
+      env: { PATH, NODE_ENV: 'production', ...env },
       execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
@@ -150,6 +151,11 @@ export class Administration {
     return (await this.ask('result', id)) as { ended: number; durability?: string } | undefined;
   }
 
+  /** Whether an act of this name was written down. */
+  async asked(name: string): Promise<boolean> {
+    return (await this.ask('asked', name)) as boolean;
+  }
+
   async bump(kind: 'end' | 'refresh'): Promise<number> {
     return (await this.ask('bump', kind)) as number;
   }
@@ -170,8 +176,8 @@ export class Administration {
 
   private ask(act: string, ...args: readonly unknown[]): Promise<unknown> {
     if (!this.alive) return Promise.reject(new Error('the administration is gone'));
-    this.asked += 1;
-    const id = this.asked;
+    this.sent += 1;
+    const id = this.sent;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
       this.child.send({ id, act, args });

@@ -47,6 +47,7 @@ export class RedisServer implements RedisTarget {
   readonly prefix = `t${randomBytes(5).toString('hex')}`;
   private child: ChildProcess | undefined;
   private connection: Redis | undefined;
+  private closed = false;
   private readonly forget: () => void;
 
   private constructor(
@@ -96,6 +97,8 @@ export class RedisServer implements RedisTarget {
 
   /** A connection of the test's own, straight to the server and not through any proxy. */
   get client(): Redis {
+    // A new connection would try for ever, and keep the process, to reach a server that has gone.
+    if (this.closed) throw new Error('this Redis is closed');
     this.connection ??= connectTo(this.url);
     return this.connection;
   }
@@ -196,9 +199,11 @@ export class RedisServer implements RedisTarget {
     this.forget();
     if (this.program === undefined) {
       await this.clear().catch(() => undefined);
+      this.closed = true;
       this.connection?.disconnect();
       return;
     }
+    this.closed = true;
     await this.kill();
   }
 
