@@ -6,7 +6,6 @@
 var found = process.versions.node.split('.');
 var major = Number(found[0]);
 var minor = Number(found[1]);
-var patch = Number(found[2]);
 
 if (major < 20 || (major === 20 && minor < 19)) {
   process.stderr.write(
