@@ -99,7 +99,7 @@ export type RecordKind =
   | 'logout'
   | 'ended'
   | 'mark'
-  | 'logout-token'
+ 
   | 'revocation'
   | 'ending'
   | 'confirmation'
