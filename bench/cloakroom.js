@@ -24,15 +24,65 @@ export { CLIENT_ID };
  * @param {{ url: string, prefix: string }} parts.redis
  * @param {boolean} parts.behindTls
  * @param {string[]} parts.nodeOptions
+ * @param {Record<string, string>} [parts.secrets] the same for replicas of one installation
  */
-export async function startCloakroom({ folder, issuer, upstream, redis, behindTls, nodeOptions }) {
+export async function startCloakroom(parts) {
+  const { folder, redis, nodeOptions, secrets = newSecrets() } = parts;
   const port = await freePort();
+  const origin = `http://127.0.0.1:${String(port)}`;
+  const file = writeConfig({ ...parts, port });
+  const child = startProgram(
+    process.execPath,
+    [
+      ...nodeOptions,
+      fileURLToPath(new URL('../bin/cloakroom.js', import.meta.url)),
+      'start',
+      '--config',
+      file,
+    ],
+    { cwd: folder, env: { BENCH_REDIS: redis.url, ...secrets } },
+  );
+  await listening(child);
+  await ready(origin);
+  return { child, pid: child.pid ?? 0, origin };
+}
+
+/** What the configuration takes from the environment, beside the place of Redis. */
+export function newSecrets() {
+  const names = ['BENCH_COOKIE', 'BENCH_SEAL', 'BENCH_REVOCATION', 'BENCH_CLIENT_SECRET'];
+  return Object.fromEntries(names.map((name) => [name, randomBytes(32).toString('base64url')]));
+}
+
+/**
+ * @param {object} parts
+ * @param {string} parts.folder
+ * @param {string} parts.issuer
+ * @param {string} parts.upstream
+ * @param {{ prefix: string }} parts.redis
+ * @param {number} parts.port
+ * @param {boolean} [parts.behindTls]
+ * @param {boolean} [parts.revocation] refresh tokens are put away for their revocation
+ * @returns {string} path of the file
+ */
+export function writeConfig({
+  folder,
+  issuer,
+  upstream,
+  redis,
+  port,
+  behindTls = false,
+  revocation = false,
+}) {
   const origin = `http://127.0.0.1:${String(port)}`;
   const config = {
     publicUrl: behindTls ? 'https://app.example.com' : origin,
     listen: { host: '127.0.0.1', port, trustedProxies: behindTls ? ['127.0.0.1', '10.0.0.0/8'] : [] },
     store: { redis: { url: { env: 'BENCH_REDIS' }, prefix: redis.prefix } },
-    secrets: { cookie: [{ env: 'BENCH_COOKIE' }], seal: [{ env: 'BENCH_SEAL' }] },
+    secrets: {
+      cookie: [{ env: 'BENCH_COOKIE' }],
+      seal: [{ env: 'BENCH_SEAL' }],
+      ...(revocation ? { revocation: [{ env: 'BENCH_REVOCATION' }] } : {}),
+    },
     providers: {
       main: {
         issuer,
@@ -45,31 +95,10 @@ export async function startCloakroom({ folder, issuer, upstream, redis, behindTl
     log: { level: 'info' },
     shutdown: { delay: '0s', drain: '1s' },
   };
-  const file = join(folder, 'cloakroom.yaml');
+  const file = join(folder, `cloakroom-${String(port)}.yaml`);
   // JSON is YAML.
   writeFileSync(file, JSON.stringify(config, null, 2));
-  const child = startProgram(
-    process.execPath,
-    [
-      ...nodeOptions,
-      fileURLToPath(new URL('../bin/cloakroom.js', import.meta.url)),
-      'start',
-      '--config',
-      file,
-    ],
-    {
-      cwd: folder,
-      env: {
-        BENCH_REDIS: redis.url,
-        BENCH_COOKIE: randomBytes(32).toString('base64url'),
-        BENCH_SEAL: randomBytes(32).toString('base64url'),
-        BENCH_CLIENT_SECRET: randomBytes(32).toString('base64url'),
-      },
-    },
-  );
-  await listening(child);
-  await ready(origin);
-  return { child, pid: child.pid ?? 0, origin };
+  return file;
 }
 
 /**

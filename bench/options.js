@@ -20,6 +20,8 @@ const COLD_SESSIONS = 20_000;
 const COLD_FROM = 5000;
 
 const USAGE = `Usage: npm run bench -- [options]
+       npm run bench -- logout [options]     from a forced logout to the first refusal on every replica
+       npm run bench -- sessions [options]   listing and ending very many sessions: time, memory, bytes in Redis
 
 Loads a bare node:http + undici proxy (the reference, no session) and Cloakroom (real Redis, sealing on) in turns, both
 in front of the same upstream, and prints what each costs and the ratio of their CPU time per request.

@@ -33,9 +33,21 @@ const BROWSER_HEADERS = [
 ];
 const TLS_PROXY_HEADERS = ['x-forwarded-for', '203.0.113.7', 'x-forwarded-proto', 'https'];
 
+/** @type {Record<string, (() => Promise<{ run: (args: string[]) => Promise<number> }>) | undefined>} */
+const OTHERS = {
+  logout: () => import('./logout.js'),
+  sessions: () => import('./sessions.js'),
+};
+
 /** @typedef {{ requests: number, refused: number, seconds: number, p50: number, p99: number }} Load */
 /** @typedef {Load & { cpu: number, redisCpu: number | undefined }} Measured CPU in microseconds a request */
 
+// Measurements of their own, by name.
+const other = OTHERS[process.argv[2] ?? ''];
+if (other !== undefined) {
+  const { run } = await other();
+  process.exit(await run(process.argv.slice(3)));
+}
 const options = readOptions(process.argv.slice(2));
 if ('say' in options) {
   (options.code === 0 ? process.stdout : process.stderr).write(options.say);

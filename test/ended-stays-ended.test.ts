@@ -1,4 +1,6 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import { Administration } from './support/administration.js';
 import { inParallel, type BrowserClient, type BrowserResponse } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import type { FaultProvider } from './support/fault-provider.js';
@@ -10,7 +12,11 @@ import { StoredSession } from './support/stored-session.js';
 
 const REPLICAS = 3;
 const ROUNDS = 1000;
+/** Of the slowest; `ROUNDS=1000` for as many as of the others. */
+const FORCED_ROUNDS = Number(process.env['ROUNDS'] ?? 400);
 const AT_A_TIME = 8;
+
+const env = { REVOCATION: randomBytes(32).toString('hex') };
 
 let c: Cloakroom;
 let provider: FaultProvider;
@@ -18,7 +24,9 @@ let provider: FaultProvider;
 beforeAll(async () => {
   c = await startCloakroom({
     replicas: REPLICAS,
+    env,
     config: {
+      secrets: { revocation: [{ env: 'REVOCATION' }] },
       // So short that every tenth of a second of use is written down: a touch is one more thing that must lose.
       session: { idle: '4s' },
       store: { redis: { commandTimeout: '5s' } },
@@ -32,7 +40,10 @@ beforeEach(() => {
 });
 
 afterAll(async () => {
-  await expectLeftClean(c, 600_000);
+  // Of ended sessions the journal stays for a day; nothing else lives longer than a login.
+  await expectLeftClean(c, 25 * 60 * 60 * 1000);
+  const lasting = [...(c.keysAtClose ?? [])].filter(([, left]) => left > 3_600_000).map(([key]) => key);
+  expect(lasting.filter((key) => !/:(?:ending|queue|sessions|mark|revocation)$/.test(key))).toEqual([]);
 });
 
 /** The cookie as it was, whatever the answers do to the jar. */
@@ -201,3 +212,63 @@ test('A-078 a logout during a refresh that the provider answers much later: noth
   });
   expect(provider.ledger.count('refresh')).toBe(1);
 });
+
+test(`A-058 A-078 A-108 a forced end from outside beats requests, refreshes and touches in flight, and no refresh token outlives it (${String(FORCED_ROUNDS)} rounds)`, async () => {
+  const dice = random('forced end');
+  provider.modes.revocation = 'token';
+  provider.always('refresh', {
+    get delay() {
+      return dice.int(0, 25);
+    },
+    get delayAfter() {
+      return dice.int(0, 25);
+    },
+  });
+  const administration = await Administration.start(c, env);
+  const dead: string[] = [];
+  const wrong: string[] = [];
+  const generations = new Map<number, number>();
+  await rounds(FORCED_ROUNDS, async (at) => {
+    const user = `forced${String(at)}`;
+    const client = await c.signedIn({ user });
+    const cookie = cookieOf(client);
+    const stored = new StoredSession(c, client);
+    const inFlight = [
+      client.api('/api/x', { cookie }),
+      sleep(dice.int(0, 80)).then(() => client.api('/api/x', { cookie })),
+      sleep(dice.int(0, 80)).then(() => client.me({ cookie })),
+      client.api(`/api/delay/${String(dice.int(0, 100))}`, { method: 'POST', body: 'x', cookie }),
+    ];
+    await sleep(dice.int(0, 90));
+    const generation = await stored.generation();
+    generations.set(generation, (generations.get(generation) ?? 0) + 1);
+    const filter = dice.pick([
+      { handle: stored.handle },
+      { issuer: provider.issuer, subject: user },
+      { user: `${user}@example.test` },
+    ]);
+    const { ended } = await administration.end(filter);
+    dead.push(user);
+    const after = await onEveryReplica(client, cookie);
+    await Promise.all(inFlight);
+    const later = await client.api('/api/x', { cookie });
+    const statuses = [...after, later].map(({ status }) => status);
+    if (ended !== 1 || statuses.some((status) => status !== 401) || (await stored.exists())) {
+      wrong.push(`${user}: ended ${String(ended)}, then ${statuses.join(' ')}`);
+    }
+  });
+  expect(wrong).toEqual([]);
+  // Before the refresh was stored, and after.
+  expect(generations.get(1) ?? 0).toBeGreaterThan(FORCED_ROUNDS / 50);
+  expect(generations.get(2) ?? 0).toBeGreaterThan(FORCED_ROUNDS / 50);
+  const live = (): string[] =>
+    dead.filter((user) => provider.ledger.liveRefreshTokens({ sub: user }).length > 0);
+  await eventually(() => live().length === 0, {
+    timeout: 30_000,
+    interval: 500,
+    what: 'every refresh token to be revoked',
+  }).catch(() => undefined);
+  expect(live()).toEqual([]);
+  expect(provider.ledger.doubleSpends).toEqual([]);
+  await administration.close();
+}, 240_000);

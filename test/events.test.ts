@@ -202,6 +202,17 @@ describe('A-094 /auth/events', () => {
     expect([quiet.over, quiet.events]).toEqual([false, []]);
     quiet.leave();
   }, 30_000);
+
+  test('A-094 the end of everybody, by the policy epoch: every tab on every replica is told, and who signs in again is not', async () => {
+    const clients = [await c.signedIn({ user: 'eva' }), await c.signedIn({ user: 'finn' })];
+    const readers = (await Promise.all(clients.map((client) => tabs(c, client)))).flat();
+    const answer = await admin.confirmed('/v1/epoch', { kind: 'end', reason: 'test' });
+    expect(answer.status).toBe(200);
+    await expectEnded(readers, 'epoch');
+    const after = await tabs(c, await c.signedIn({ user: 'eva' }));
+    expect(after.map(({ over, events }) => [over, events])).toEqual(c.replicas.map(() => [false, []]));
+    for (const reader of after) reader.leave();
+  });
 });
 
 describe('A-094 /auth/events and the times of a session', () => {

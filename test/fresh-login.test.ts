@@ -150,7 +150,7 @@ describe('after an end by an operator or by the provider single sign-on does not
     const client = await c.signedIn({ user });
     await administration.end(sub(user));
     c.provider.always('token', {
-      claims: ({ auth_time: _unsaid, ...claims }) => ({ ...claims, auth_time: undefined }),
+      claims: (claims) => ({ ...claims, auth_time: undefined }),
     });
     const { prompts, last } = await goRound(c.client(), user);
     expect(prompts).toEqual([null, 'login']);

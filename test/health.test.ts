@@ -26,12 +26,12 @@ const ask = async (path: string, replica = 0): Promise<{ status: number; text: s
 const OK = { status: 200, text: '{"status":"ok"}' };
 const UNAVAILABLE = { status: 503, text: '{"status":"unavailable"}' };
 
-async function commandsRun(): Promise<string> {
+/** Commands that Redis has run, besides this question. */
+async function commandsRun(): Promise<number> {
   const stats = String(await c.redis?.command('INFO', 'commandstats'));
   return [...stats.matchAll(/cmdstat_(\w+):calls=(\d+)/g)]
     .filter(([, name]) => name !== 'info')
-    .map(([, name, calls]) => `${name ?? ''} ${calls ?? ''}`)
-    .join('\n');
+    .reduce((sum, [, , calls]) => sum + Number(calls), 0);
 }
 
 describe('A-114 livez', () => {
@@ -39,8 +39,9 @@ describe('A-114 livez', () => {
     const before = await commandsRun();
     const connections = proxy.stats.connections;
     const hits = c.provider.ledger.hits.length;
-    for (let n = 0; n < 200; n += 1) expect(await ask('/livez', n % 2)).toEqual(OK);
-    expect(await commandsRun()).toBe(before);
+    for (let n = 0; n < 1000; n += 1) expect(await ask('/livez', n % 2)).toEqual(OK);
+    // Processes ask a handful of things a second by themselves.
+    expect((await commandsRun()) - before).toBeLessThan(500);
     expect(proxy.stats.connections).toBe(connections);
     expect(c.provider.ledger.hits).toHaveLength(hits);
   });
@@ -68,8 +69,8 @@ describe('A-114 livez', () => {
 describe('A-114 readyz', () => {
   test('A-114 asks Redis', async () => {
     const before = await commandsRun();
-    expect(await ask('/readyz')).toEqual(OK);
-    expect(await commandsRun()).not.toBe(before);
+    for (let n = 0; n < 200; n += 1) expect(await ask('/readyz')).toEqual(OK);
+    expect((await commandsRun()) - before).toBeGreaterThanOrEqual(200);
   });
 
   (ownRedis ? test : test.skip)(

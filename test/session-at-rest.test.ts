@@ -1,6 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { Administration } from './support/administration.js';
 import { inParallel, type BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import type { FaultProvider } from './support/fault-provider.js';
@@ -14,6 +16,8 @@ import { StoredSession } from './support/stored-session.js';
 const REPLICAS = 4;
 const IDLE = 30 * 60 * 1000;
 const ABSOLUTE = 12 * 60 * 60 * 1000;
+
+const env = { REVOCATION: randomBytes(32).toString('hex') };
 
 let redis: RedisServer;
 let c: Cloakroom;
@@ -29,7 +33,11 @@ beforeAll(async () => {
   c = await startCloakroom({
     replicas: REPLICAS,
     redis,
-    config: { store: { redis: { commandTimeout: '2s' } } },
+    env,
+    config: {
+      store: { redis: { commandTimeout: '2s' } },
+      secrets: { revocation: [{ env: 'REVOCATION' }] },
+    },
   });
   provider = c.provider;
   closeMonitor = () => {
@@ -43,7 +51,7 @@ beforeEach(() => {
 
 afterAll(async () => {
   closeMonitor();
-  await expectLeftClean(c);
+  await expectLeftClean(c, 31 * 24 * 60 * 60 * 1000);
 });
 
 async function signIn(
@@ -116,6 +124,29 @@ describe('A-057 somebody who can write to Redis', () => {
       expect(unwarned()).toEqual([]);
     },
   );
+});
+
+test('A-057 an envelope that was put into another session revokes nothing; its own revokes its own', async () => {
+  const administration = await Administration.start(c, env);
+  const sessions = await signIn(4, 'envelope');
+  const [a, b, own] = sessions.map(({ stored }) => stored);
+  if (a === undefined || b === undefined || own === undefined) throw new Error('no sessions');
+  const [first, second] = await Promise.all(
+    [a, b].map(async ({ key }) => await redis.client.hgetBuffer(key, 'revocation')),
+  );
+  expect(first?.length).toBeGreaterThan(50);
+  await redis.client.hset(a.key, 'revocation', second ?? '');
+  await redis.client.hset(b.key, 'revocation', first ?? '');
+  for (const { handle } of [a, b, own]) expect((await administration.end({ handle })).ended).toBe(1);
+  await eventually(() => provider.ledger.liveRefreshTokens({ sub: 'envelope-2' }).length === 0, {
+    timeout: 10_000,
+    what: 'the one that was left alone to be revoked',
+  });
+  const tokens = ['envelope-0', 'envelope-1'].flatMap((sub) => provider.ledger.liveRefreshTokens({ sub }));
+  expect(tokens).toHaveLength(2);
+  const revoked = provider.ledger.hitsOf('revocation').map(({ params }) => params.get('token'));
+  expect(tokens.filter(({ token }) => revoked.includes(token))).toEqual([]);
+  await administration.close();
 });
 
 describe('A-060 a record that is corrupt, foreign or of a newer version', () => {
@@ -227,8 +258,16 @@ test('A-061 every key has an end: sessions within their idle time, login attempt
   for (const key of await redis.keys(`${c.prefix}*`)) {
     const left = await redis.client.pttl(key);
     if (left === -2) continue;
-    // What outlives a session: the index of sessions, and the word why one ended.
-    const kept: Record<string, number> = { session: IDLE, sessions: ABSOLUTE, ended: 3_600_000 };
+    // What outlives a session: the index of sessions, the word why one ended, what waits to be revoked, journals and marks.
+    const kept: Record<string, number> = {
+      session: IDLE,
+      sessions: ABSOLUTE,
+      ended: 3_600_000,
+      mark: 3_600_000,
+      ending: 25 * 3_600_000,
+      queue: 25 * 3_600_000,
+      revocation: 25 * 3_600_000,
+    };
     const longest = kept[key.slice(key.lastIndexOf(':') + 1)] ?? 600_000;
     expect([key, left > 0 && left <= longest]).toEqual([key, true]);
   }
@@ -252,6 +291,22 @@ test('A-056 a dump, the append-only file and everything Redis was told hold no t
     await client.beginLogin();
     if (i % 2 === 0) await client.logout({ navigate: false });
   }
+  // And all that an operator does: lists by whatever names a person, ends, marks, journals, revocations that wait.
+  provider.always('revocation', { status: 503, body: '' });
+  const administration = await Administration.start(c, env);
+  const [, one = '', two = '', three = ''] = people;
+  const sid = (await administration.page({ user: one })).sessions[0]?.sid ?? 'none';
+  for (const filter of [
+    { sid },
+    { user: `${two}@mail.example.test` },
+    { issuer: provider.issuer, subject: three },
+  ]) {
+    expect(await administration.count(filter)).toBeGreaterThan(0);
+    const cause = filter.user === undefined ? 'provider' : 'operator';
+    expect((await administration.end(filter, { cause, reason: `${two} left us` })).ended).toBeGreaterThan(0);
+  }
+  await administration.bump('refresh');
+  await administration.close();
   await redis.command('SAVE');
   const folder = String(((await redis.command('CONFIG', 'GET', 'dir')) as string[])[1]);
   const files = [folder, join(folder, 'appendonlydir')].flatMap((place) =>
@@ -267,7 +322,8 @@ test('A-056 a dump, the append-only file and everything Redis was told hold no t
   const stored = new StoredSession(c, clients[0] as BrowserClient);
   expect(haystacks.filter((text) => text.includes(stored.handle)).length).toBeGreaterThan(2);
 
-  const words = new Set<string>(['of-the-dump', 'mail.example.test', '203.0.113.77']);
+  const words = new Set<string>(['of-the-dump', 'mail.example.test', '203.0.113', 'left us', 'Firefox', sid]);
+  for (const record of provider.ledger.refreshTokens.values()) words.add(record.sid);
   for (const secret of provider.ledger.secrets()) {
     words.add(secret);
     words.add(Buffer.from(secret).toString('base64'));

@@ -229,7 +229,11 @@ describe('A-051 a cookie that is not ours', () => {
     });
     expect(answered).toBe(MUTATIONS);
     expect(Object.fromEntries(outcomes)).toEqual({ [`401 ${sorted(cleared)}`]: MUTATIONS });
-    expect(await commandsRun()).toEqual(before);
+    // What processes ask now and then by themselves is a handful a second; sessions were not asked for at all.
+    const after = await commandsRun();
+    const grown = [...after].map(([name, calls]) => Number(calls) - Number(before.get(name) ?? 0));
+    expect(Math.max(...grown)).toBeLessThan(MUTATIONS / 100);
+    expect(after.get('hmget')).toBe(before.get('hmget'));
     expect(await c.redis?.client.dbsize()).toBe(keys);
     expect((await client.api('/api/x')).status).toBe(200);
   });

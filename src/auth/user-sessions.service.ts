@@ -2,7 +2,6 @@ import type { Request } from 'express';
 import type { Config } from '../config/schema.js';
 import type { EndingsService } from '../endings/endings.service.js';
 import type { ListedSession } from '../endings/filter.js';
-import type { RevocationQueue } from '../endings/revocation-queue.js';
 import type { SessionDirectory } from '../endings/session-directory.js';
 import { CloakroomError } from '../errors.js';
 import type { TrustedProxies } from '../http/client-address.js';
@@ -45,7 +44,6 @@ export class UserSessionsService {
   readonly #config: Config;
   readonly #directory: SessionDirectory;
   readonly #endings: EndingsService;
-  readonly #revocations: RevocationQueue;
   readonly #providers: Providers;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
@@ -55,7 +53,6 @@ export class UserSessionsService {
     config: Config;
     directory: SessionDirectory;
     endings: EndingsService;
-    revocations: RevocationQueue;
     providers: Providers;
     sessions: SessionsService;
     cookie: SessionCookie;
@@ -64,7 +61,6 @@ export class UserSessionsService {
     this.#config = parts.config;
     this.#directory = parts.directory;
     this.#endings = parts.endings;
-    this.#revocations = parts.revocations;
     this.#providers = parts.providers;
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
@@ -101,9 +97,7 @@ export class UserSessionsService {
       actor: actingUser(request, session, this.#trusted),
     } as const;
     const revokes = this.#providers.get(found.provider)?.config.revokeOnLogout === true;
-    const ended = await this.#endings.endOne(wanted, how, revokes ? 'queued' : 'no');
-    // Nobody needs to wait for the provider here; what is not written down now is due by itself in a while.
-    if (ended?.revocation === true) this.#revocations.due([wanted]).catch(() => undefined);
+    await this.#endings.endOne(wanted, how, revokes ? 'queued' : 'no');
     return [];
   }
 
