@@ -61,6 +61,7 @@ export function newSecrets() {
  * @param {{ prefix: string }} parts.redis
  * @param {number} parts.port
  * @param {boolean} [parts.behindTls]
+ * @param {string} [parts.commandTimeout]
  * @param {boolean} [parts.revocation] refresh tokens are put away for their revocation
  * @returns {string} path of the file
  */
@@ -72,12 +73,13 @@ export function writeConfig({
   port,
   behindTls = false,
   revocation = false,
+  commandTimeout = '250ms',
 }) {
   const origin = `http://127.0.0.1:${String(port)}`;
   const config = {
     publicUrl: behindTls ? 'https://app.example.com' : origin,
     listen: { host: '127.0.0.1', port, trustedProxies: behindTls ? ['127.0.0.1', '10.0.0.0/8'] : [] },
-    store: { redis: { url: { env: 'BENCH_REDIS' }, prefix: redis.prefix } },
+    store: { redis: { url: { env: 'BENCH_REDIS' }, prefix: redis.prefix, commandTimeout } },
     secrets: {
       cookie: [{ env: 'BENCH_COOKIE' }],
       seal: [{ env: 'BENCH_SEAL' }],

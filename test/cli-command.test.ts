@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import { runCloakroom, startCloakroom, writeConfig } from './support/cloakroom.js';
@@ -20,7 +20,8 @@ function configFor(store: unknown): string {
   });
 }
 
-const env = { KEY_ONE: '1k'.repeat(20), KEY_TWO: '2k'.repeat(20), KEY_THREE: '3k'.repeat(20) };
+const key = () => randomBytes(32).toString('hex');
+const env = { KEY_ONE: key(), KEY_TWO: key(), KEY_THREE: key() };
 
 /** Commands that need the sessions of running servers. */
 const COMMANDS = [
@@ -101,7 +102,8 @@ describe('without sessions to work on', () => {
   });
 
   test('a Redis that accepts and never answers: 69, and no hang', async () => {
-    const server = createServer(() => undefined);
+    // What arrives is read and dropped: a socket that is not read never notices its end.
+    const server = createServer((socket) => socket.resume());
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     closeLater(() => new Promise((resolve) => server.close(() => resolve())));
     const address = server.address();

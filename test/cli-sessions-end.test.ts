@@ -327,7 +327,7 @@ describe('Redis', () => {
     }).catch(() => undefined);
     proxy.blackhole();
     const { code, stderr } = await job;
-    proxy.heal();
+    await proxy.heal();
     // It may have been faster than the outage.
     expect([0, 69]).toContain(code);
     if (code === 69) expect(stderr).toMatch(/\ncloakroom: Redis at redis:\/\/\S+ stopped answering: /);

@@ -19,6 +19,8 @@ const FINISHED_WITHIN = 30_000;
 const env = { REVOCATION: randomBytes(32).toString('hex') };
 
 let c: Cloakroom;
+/** Set when the replica that one scenario kills is up again: until then not every replica can be asked. */
+const restarted = new AbortController();
 const scenarios = new Map<() => Promise<void>, Promise<void>>();
 
 beforeAll(async () => {
@@ -109,6 +111,7 @@ async function killedAtEachStep(): Promise<void> {
     interval: 200,
     what: 'everything that was begun to be finished',
   });
+  await eventually(() => restarted.signal.aborted, { timeout: 60_000, what: 'every replica to be up' });
   const cookies = meant.flatMap(({ sessions }) => sessions.slice(0, 2).map(cookieOf));
   expect((await answersOf(c, cookies)).every((answer) => answer.startsWith('401'))).toBe(true);
   // Where nothing had been written down, nothing ended: whoever asked was not answered either.
@@ -165,6 +168,7 @@ async function killedInTheMiddle(): Promise<void> {
     });
   }
   await second.start();
+  restarted.abort();
   const sample = dice.shuffle(seeded).slice(0, 40).map(cookieOf);
   const answers = await answersOf(c, sample);
   expect(answers.filter((answer) => !/^401 session-required (operator|elsewhere)$/.test(answer))).toEqual([]);

@@ -7,8 +7,8 @@ import { DONE } from './exit-codes.js';
 
 export const ADMIN_TOKEN_USAGE = `usage: cloakroom admin-token --name NAME --role read|end
 
-Makes a token of 256 random bits for the admin listener. It is printed once and kept nowhere: the configuration holds its
-SHA-256 only.
+Makes a token of 256 random bits for the admin listener. It is printed once and kept nowhere: the configuration
+holds its SHA-256 only.
 
 options
   --name NAME   who will use it, as the audit log will say

@@ -1,12 +1,13 @@
 import { formatDuration } from '../config/duration.js';
 import type { Config } from '../config/schema.js';
 import type { EndingResult } from '../endings/endings.service.js';
-import { isBroad, isEverybody, type SessionFilter } from '../endings/filter.js';
+import { isEverybody, type SessionFilter } from '../endings/filter.js';
 import { CloakroomError } from '../errors.js';
 import type { Durability } from '../store/store.js';
 import type { Administration } from './administration.js';
 import { refusal } from './consent.js';
 import { DONE, EX_USAGE, INTERRUPTED, NOTHING } from './exit-codes.js';
+import { isBroad } from './session-criteria.js';
 import { grouped, jsonLine, print, printable, Progress, sessionsIn, tell } from './terminal.js';
 
 export interface EndOptions {
@@ -161,8 +162,8 @@ function describeResult({ id, ended, durability }: EndingResult, config: Config)
     [
       'Next sign-in:',
       freshLoginFor > 0
-        ? `the provider asks these people again for ${formatDuration(freshLoginFor)}, instead of letting them in silently`
-        : 'the provider may let these people in silently (session.freshLoginFor is 0s)',
+        ? `for ${formatDuration(freshLoginFor)} the provider is told to ask for the password again (prompt=login)`
+        : 'the provider may let them in without a question (session.freshLoginFor is 0s)',
     ],
     ['Audit log:', `ending ${id}`],
   ];
