@@ -193,7 +193,6 @@ export class EndingsService {
       progress?.(ended);
     }
     const durability = await this.#records.store.confirm();
-    await this.#jobs.finish(id, { ...job, ended, durability });
     const { createdBefore, ...filter } = job.filter;
     this.#audit.record('sessions_ended', job.actor, {
       ending: id,
@@ -204,6 +203,8 @@ export class EndingsService {
       ended,
       durability,
     });
+    // Last: should this process die just before, the next one says so once more rather than nobody.
+    await this.#jobs.finish(id, { ...job, ended, durability });
     return { id, ended, durability };
   }
 

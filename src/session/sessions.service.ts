@@ -83,7 +83,7 @@ export class SessionsService {
     const session = await this.#records.find(handle, secret);
     const epoch = this.#epoch.known ?? (await this.#epoch.current());
     if (session !== undefined && session.contents.epoch < epoch.end) {
-      this.#endLater(handle, 'epoch');
+      this.#endOutdated(handle);
       throw signInRequired(true, 'epoch');
     }
     // A session belongs to the issuer that it began with: what is named like its provider today may be somebody else.
@@ -190,8 +190,10 @@ export class SessionsService {
     await this.#endings.endOne(handle, { cause, reason: cause, actor }, 'no');
   }
 
-  #endLater(handle: string, cause: EndCause): void {
-    this.endByHandle(handle, cause, SYSTEM).catch(() => undefined);
+  /** The answer does not wait for what it does not depend on. */
+  #endOutdated(handle: string): void {
+    const how = { cause: 'epoch', reason: 'epoch', actor: SYSTEM } as const;
+    this.#endings.endOne(handle, how, 'queued').catch(() => undefined);
   }
 
   /** Whether a session ended a while ago because an operator or its provider said so. */

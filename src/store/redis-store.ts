@@ -144,7 +144,9 @@ export class RedisStore implements Store {
 
   async put(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<void> {
     const key = keys.record(this.prefix, kind, id);
-    await this.#link.run((redis) => redis.set(key, value, 'PX', ttl));
+    const set = (redis: Client): Promise<unknown> => redis.set(key, value, 'PX', ttl);
+    // What `confirm` answers for must be written on the connection that it asks.
+    await (kind === 'epoch' || kind === 'ending' ? this.#link.sideways(set) : this.#link.run(set));
   }
 
   async putNew(kind: RecordKind, id: string, value: Buffer, ttl: number): Promise<boolean> {

@@ -95,16 +95,7 @@ export interface DescribedSession {
  * logout token, a refresh token to revoke, an ending of many sessions under way.
  */
 export type RecordKind =
-  | 'login'
-  | 'logout'
-  | 'ended'
-  | 'mark'
- 
-  | 'revocation'
-  | 'ending'
-  | 'confirmation'
-  | 'audit'
-  | 'epoch';
+  'login' | 'logout' | 'ended' | 'mark' | 'revocation' | 'ending' | 'confirmation' | 'audit' | 'epoch';
 
 /** A member of an ordered set. */
 export interface Ranked {
@@ -184,7 +175,7 @@ export interface Store {
 
   /** Milliseconds since the epoch, by the clock that all processes share. */
   now(): Promise<number>;
-  /** Whether what was written by `end`, `endMany`, `addTo` and `put` so far would outlive the loss of this store. */
+  /** Whether what `endMany` and `put` of endings and epochs wrote so far would outlive the loss of this store. */
   confirm(): Promise<Durability>;
   announce(message: string): Promise<void>;
   /**
