@@ -76,11 +76,6 @@ export function knownIssuer(filter: SessionFilter, { providers }: Config): Sessi
   return named === undefined ? filter : { ...filter, issuer: named.issuer };
 }
 
-/** Whether it names nobody, so that a slip could reach far. */
-export function isBroad({ handle: one, user, subject, sid }: SessionFilter): boolean {
-  return one === undefined && user === undefined && subject === undefined && sid === undefined;
-}
-
 function option(name: string): string {
   return name === 'idleFor' ? 'idle' : name;
 }

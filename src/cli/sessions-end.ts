@@ -1,13 +1,12 @@
 import { formatDuration } from '../config/duration.js';
 import type { Config } from '../config/schema.js';
 import type { EndingResult } from '../endings/endings.service.js';
-import { isEverybody, type SessionFilter } from '../endings/filter.js';
+import { isBroad, isEverybody, type SessionFilter } from '../endings/filter.js';
 import { CloakroomError } from '../errors.js';
 import type { Durability } from '../store/store.js';
 import type { Administration } from './administration.js';
 import { refusal } from './consent.js';
 import { DONE, EX_USAGE, INTERRUPTED, NOTHING } from './exit-codes.js';
-import { isBroad } from './session-criteria.js';
 import { grouped, jsonLine, print, printable, Progress, sessionsIn, tell } from './terminal.js';
 
 export interface EndOptions {
