@@ -10,6 +10,20 @@ const COMMON = {
   help: { type: 'boolean', short: 'h' },
 } as const;
 
+/** A handle that begins like an option: one in 64 does. */
+const LIKE_AN_OPTION = /^-[A-Za-z0-9_-]{42}$/;
+/** Nothing that was typed can hold it. */
+const SHIELD = '\0';
+
+/** Keeps handles from being taken for options, until they have been read as what they are. */
+export function shielded(argv: readonly string[]): string[] {
+  return argv.map((argument) => (LIKE_AN_OPTION.test(argument) ? SHIELD + argument : argument));
+}
+
+function unshielded(argument: string): string {
+  return argument.startsWith(SHIELD) ? argument.slice(SHIELD.length) : argument;
+}
+
 /**
  * Reads options strictly: an unknown one, one without its value, an empty value and one given twice are refused. An empty
  * variable of a script, or the second of two users, must never silently mean somebody else.
@@ -31,7 +45,11 @@ export function readArguments<O extends Options>(argv: readonly string[], option
     if (seen.has(token.name)) throw new UsageError(`option '--${token.name}' is given twice`);
     seen.add(token.name);
   }
-  return parsed;
+  const values = parsed.values as Record<string, unknown>;
+  for (const [name, value] of Object.entries(values)) {
+    if (typeof value === 'string') values[name] = unshielded(value);
+  }
+  return { ...parsed, positionals: parsed.positionals.map(unshielded) };
 }
 
 function parse<T extends ParseArgsConfig>(config: T) {

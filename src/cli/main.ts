@@ -5,7 +5,7 @@ import { jsonSchema } from '../config/json-schema.js';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { ADMIN_TOKEN_USAGE, adminTokenCommand } from './admin-token.js';
-import { noMore, readArguments, UsageError } from './arguments.js';
+import { noMore, readArguments, shielded, UsageError } from './arguments.js';
 import type { Command } from './command.js';
 import { EPOCH_USAGE, epochCommand } from './epoch.js';
 import { DONE, EX_CONFIG, EX_SOFTWARE, EX_USAGE } from './exit-codes.js';
@@ -58,7 +58,7 @@ const COMMANDS: ReadonlyMap<string, CommandLine> = new Map<string, CommandLine>(
 export async function main(argv: readonly string[]): Promise<void> {
   let usage = USAGE;
   try {
-    const { name, rest } = split(argv);
+    const { name, rest } = split(shielded(argv));
     if (name === undefined) return;
     const line = COMMANDS.get(name);
     if (line === undefined) throw new UsageError(`unknown command '${name}'`);
