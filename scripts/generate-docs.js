@@ -85,6 +85,7 @@ Relative paths start from the folder of the file, or from the working directory 
 | Type | How to write it |
 | --- | --- |
 | duration | a whole number and a unit, \`ms\`, \`s\`, \`m\`, \`h\` or \`d\`: \`250ms\`, \`30s\`, \`12h\` |
+| size | a whole number and a unit, \`B\`, \`KiB\`, \`MiB\` or \`GiB\`: \`512KiB\`, \`10MiB\` |
 | secret | \`{ file: path }\` or \`{ env: NAME }\`: where the secret is. One final line break is not part of it. The secret itself is refused here, in the file and in the variable of the setting alike |
 
 ## Secrets

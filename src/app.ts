@@ -9,6 +9,7 @@ import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';
 import { closeAfter, comesTooLate } from './http/closing.js';
+import { CrossOrigin, endpointAccess } from './http/cross-origin.js';
 import { rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
@@ -29,13 +30,14 @@ export interface App {
 }
 
 /**
- * The request pipeline, in order: framing and path are checked, routes go to the proxy, everything else to our own
+ * The request pipeline, in order: framing and path are checked, preflights of listed origins answered; routes go to the proxy, everything else to our own
  * endpoints and then to the front end's files.
  */
 export async function createApp(config: Config, logger: Logger): Promise<App> {
   const services = composeServices(config, logger);
   const endpoints = await createEndpoints(config, services, logger);
   const { secureCookies: secure, publicUrl } = config;
+  const crossOrigin = config.cors.origins.length > 0 ? new CrossOrigin(config) : undefined;
 
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     if (comesTooLate(request)) return;
@@ -47,6 +49,10 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       if (services.health.draining) response.setHeader('connection', 'close');
       if (logger.isDebug) logWhenDone(request, response, target.path, logger);
       const route = services.proxy.routes.match(target.path);
+      if (crossOrigin !== undefined) {
+        const access = route === undefined ? endpointAccess(target.path) : route.crossOrigin;
+        if (crossOrigin.answer(request, response, access)) return;
+      }
       if (route !== undefined) {
         services.proxy.handle(request, response, route, target);
         return;

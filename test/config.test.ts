@@ -374,7 +374,143 @@ describe('A-112: start refuses unsafe production settings', () => {
     [
       'wildcard CORS',
       (f) => ({ ...f, cors: '*' }),
-      /cors: is not a setting; Cloakroom has no cross-origin mode/,
+      /cors: is text, not a block of settings; write cors: \{ origins: … \}/,
+    ],
+    [
+      'a route without methods',
+      (f) => ((f.routes[0] = { ...f.routes[0], methods: [] }), f),
+      /routes\[0\]\.methods: is empty; write methods: \[GET, POST\]/,
+    ],
+    [
+      'a method that never passes',
+      (f) => ((f.routes[0] = { ...f.routes[0], methods: ['GET', 'TRACE'] }), f),
+      /routes\[0\]\.methods\[1\]: TRACE never passes; write some of GET/,
+    ],
+    [
+      'a method in lower case',
+      (f) => ((f.routes[0] = { ...f.routes[0], methods: ['get'] }), f),
+      /routes\[0\]\.methods\[0\]: "get" is not one of GET, .*; did you mean GET\?/,
+    ],
+    [
+      'a method named twice',
+      (f) => ((f.routes[0] = { ...f.routes[0], methods: ['GET', 'POST', 'GET'] }), f),
+      /routes\[0\]\.methods: names GET twice; write each method once/,
+    ],
+    [
+      'one method that is no list',
+      (f) => ((f.routes[0] = { ...f.routes[0], methods: 'GET' }), f),
+      /routes\[0\]\.methods: is text, not a list; write methods: \[GET, POST\]/,
+    ],
+    [
+      'a token that is none of the three',
+      (f) => ((f.routes[0] = { ...f.routes[0], token: 'anonymous' }), f),
+      /routes\[0\]\.token: "anonymous" is not one of user, none, user-or-none/,
+    ],
+    [
+      'no CSRF check at all',
+      (f) => ((f.routes[0] = { ...f.routes[0], csrf: 'off' }), f),
+      /routes\[0\]\.csrf: "off" is not one of header, origin/,
+    ],
+    [
+      'CSRF switched off by a word',
+      (f) => ((f.routes[0] = { ...f.routes[0], csrf: false }), f),
+      /routes\[0\]\.csrf: false is not one of header, origin/,
+    ],
+    [
+      'a body size without a unit',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { requestBody: 1000000 } }), f),
+      /limits\.requestBody: is a number, not a size; write a number and a unit/,
+    ],
+    [
+      'a body size that is none',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { requestBody: '10MB' } }), f),
+      /limits\.requestBody: "10MB" is not a size; write a whole number and a unit \(B, KiB/,
+    ],
+    [
+      'a body size nobody has',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { requestBody: '9999GiB' } }), f),
+      /limits\.requestBody: 9999GiB is too large/,
+    ],
+    [
+      'nobody at a time',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { parallel: 0 } }), f),
+      /limits\.parallel: 0 is out of range/,
+    ],
+    [
+      'a limit by session where there is none',
+      (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { parallel: 5 } }), f),
+      /routes\[0\]\.limits\.parallel: counts the requests of a session, and with token: none/,
+    ],
+    [
+      'another word for the body limit',
+      (f) => ((f.routes[0] = { ...f.routes[0], bodyLimit: '1MiB' }), f),
+      /routes\[0\]\.bodyLimit: is not a setting; write limits: \{ requestBody: 10MiB \}/,
+    ],
+    [
+      'a wildcard among the origins',
+      (f) => ({ ...f, cors: { origins: ['https://*.example.com'] } }),
+      /cors\.origins\[0\]: .*is a wildcard; write each origin in full/,
+    ],
+    ['every origin', (f) => ({ ...f, cors: { origins: ['*'] } }), /cors\.origins\[0\]: .*is a wildcard/],
+    [
+      'the origin of nobody',
+      (f) => ({ ...f, cors: { origins: ['null'] } }),
+      /cors\.origins\[0\]: null is the origin of every sandboxed frame/,
+    ],
+    [
+      'an origin on plain http',
+      (f) => ({ ...f, cors: { origins: ['http://shop.example.com'] } }),
+      /cors\.origins\[0\]: .*is plain http; write https:\/\/shop\.example\.com/,
+    ],
+    [
+      'an origin with a path',
+      (f) => ({ ...f, cors: { origins: ['https://shop.example.com/app'] } }),
+      /cors\.origins\[0\]: .*has a path; write https:\/\/shop\.example\.com/,
+    ],
+    [
+      'an origin with a final slash',
+      (f) => ({ ...f, cors: { origins: ['https://shop.example.com/'] } }),
+      /cors\.origins\[0\]: .*is not written as browsers send it; write https:\/\/shop\.example\.com/,
+    ],
+    [
+      'an origin with its default port',
+      (f) => ({ ...f, cors: { origins: ['https://shop.example.com:443'] } }),
+      /cors\.origins\[0\]: .*is not written as browsers send it; write https:\/\/shop\.example\.com/,
+    ],
+    [
+      'an origin in capitals',
+      (f) => ({ ...f, cors: { origins: ['https://Shop.example.com'] } }),
+      /cors\.origins\[0\]: .*is not written as browsers send it/,
+    ],
+    [
+      'an origin that ends with a dot',
+      (f) => ({ ...f, cors: { origins: ['https://shop.example.com.'] } }),
+      /cors\.origins\[0\]: .*ends with a dot/,
+    ],
+    [
+      'a host that is no origin',
+      (f) => ({ ...f, cors: { origins: ['shop.example.com'] } }),
+      /cors\.origins\[0\]: .*is not a URL; write an origin such as/,
+    ],
+    [
+      'an origin with a user in it',
+      (f) => ({ ...f, cors: { origins: ['https://a:b@shop.example.com'] } }),
+      /cors\.origins\[0\]: has a user name or password in it/,
+    ],
+    [
+      'our own origin on the list',
+      (f) => ({ ...f, cors: { origins: ['https://app.example.com'] } }),
+      /cors\.origins\[0\]: is publicUrl itself; remove it/,
+    ],
+    [
+      'an origin twice',
+      (f) => ({ ...f, cors: { origins: ['https://shop.example.com', 'https://shop.example.com'] } }),
+      /cors\.origins\[1\]: is also cors\.origins\[0\]/,
+    ],
+    [
+      'origins of one route',
+      (f) => ((f.routes[0] = { ...f.routes[0], cors: true }), f),
+      /routes\[0\]\.cors: is not a setting; write cors: .* at the top level/,
     ],
     [
       'session cookies for every site',
@@ -723,11 +859,44 @@ describe('what a configuration comes to', () => {
     expect(config.routes[0]).toEqual({
       path: '/api/',
       upstream: 'http://orders:8080',
+      methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
+      token: 'user',
+      csrf: 'header',
+      limits: { parallel: 64 },
       cache: 'no-store',
       headers: { requestAllow: [], responseAllow: [] },
       cookies: [],
       timeouts: { connect: 2000, firstByte: 30_000, idle: 60_000 },
     });
+    expect(config.cors).toEqual({ origins: [] });
+  });
+
+  test.each([
+    ['0B', 0],
+    ['512B', 512],
+    ['64KiB', 65_536],
+    ['10MiB', 10_485_760],
+    ['1024GiB', 1_099_511_627_776],
+  ])('%s is %d bytes', (requestBody, bytes) => {
+    const text = spoilt((f) => ((f.routes[0] = { ...f.routes[0], limits: { requestBody } }), f));
+    expect(configOf(text).routes[0]?.limits.requestBody).toBe(bytes);
+  });
+
+  test('a route and the other origins can come from variables', () => {
+    const config = configOf(
+      spoilt(() => undefined),
+      {
+        CLOAKROOM_ROUTES__0__METHODS: '[GET, POST]',
+        CLOAKROOM_ROUTES__0__LIMITS__REQUEST_BODY: '1KiB',
+        CLOAKROOM_ROUTES__0__LIMITS__PARALLEL: '7',
+        CLOAKROOM_CORS__ORIGINS: '[https://shop.example.com]',
+      },
+    );
+    expect(config.routes[0]).toMatchObject({
+      methods: ['GET', 'POST'],
+      limits: { requestBody: 1024, parallel: 7 },
+    });
+    expect(config.cors.origins).toEqual(['https://shop.example.com']);
   });
 
   test('it cannot be changed while the server runs', () => {

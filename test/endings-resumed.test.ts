@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Administration } from './support/administration.js';
 import { inParallel } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
+import { liveTokensOf, queued, revocationsOf, sessionsLeft } from './support/ended-for-good.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually, sleep } from './support/lifetime.js';
 import { random } from './support/random.js';
@@ -45,32 +46,6 @@ afterAll(async () => {
   await expectLeftClean(c, 31 * DAY);
 });
 
-/** How often each refresh token of these people was revoked. */
-function revocations(subjects: ReadonlySet<string>): number[] {
-  const counts = new Map<string, number>();
-  const { refreshTokens } = c.provider.ledger;
-  for (const { token, sub } of refreshTokens.values()) if (subjects.has(sub)) counts.set(token, 0);
-  for (const { params } of c.provider.ledger.hitsOf('revocation')) {
-    const token = params.get('token') ?? '';
-    const known = counts.get(token);
-    if (known !== undefined) counts.set(token, known + 1);
-  }
-  return [...counts.values()];
-}
-
-function liveTokens(subjects: ReadonlySet<string>): number {
-  return c.provider.ledger.liveRefreshTokens().filter(({ sub }) => subjects.has(sub)).length;
-}
-
-async function sessionsLeft(handles: readonly string[]): Promise<number> {
-  const keys = handles.map((handle) => `${c.prefix}:{${handle}}:session`);
-  return (await c.redis?.client.exists(...keys)) ?? -1;
-}
-
-async function queued(queue: string): Promise<number> {
-  return (await c.redis?.client.zcard(`${c.prefix}:{${queue}}:queue`)) ?? -1;
-}
-
 async function killedAtEachStep(): Promise<void> {
   const PER_SUBJECT = 5;
   const points = Array.from({ length: 14 }, (_, i) => 1 + i * 2);
@@ -106,11 +81,14 @@ async function killedAtEachStep(): Promise<void> {
   const meant = groups.filter((_, i) => begun[i] === true);
   const handles = meant.flatMap(({ sessions }) => sessions.map(({ handle }) => handle));
   const subjects = new Set(meant.map(({ subject }) => subject));
-  await eventually(async () => (await sessionsLeft(handles)) === 0 && liveTokens(subjects) === 0, {
-    timeout: FINISHED_WITHIN,
-    interval: 200,
-    what: 'everything that was begun to be finished',
-  });
+  await eventually(
+    async () => (await sessionsLeft(c, handles)) === 0 && liveTokensOf(c.provider, subjects) === 0,
+    {
+      timeout: FINISHED_WITHIN,
+      interval: 200,
+      what: 'everything that was begun to be finished',
+    },
+  );
   await eventually(() => restarted.signal.aborted, { timeout: 60_000, what: 'every replica to be up' });
   const cookies = meant.flatMap(({ sessions }) => sessions.slice(0, 2).map(cookieOf));
   expect((await answersOf(c, cookies)).every((answer) => answer.startsWith('401'))).toBe(true);
@@ -122,7 +100,7 @@ async function killedAtEachStep(): Promise<void> {
     const again = await seeder.end({ issuer: c.provider.issuer, subject }, { id: subject });
     expect(again.ended).toBeLessThanOrEqual(PER_SUBJECT);
   }
-  expect(revocations(subjects).filter((times) => times > 1).length).toBeLessThanOrEqual(32);
+  expect(revocationsOf(c.provider, subjects).filter((times) => times > 1).length).toBeLessThanOrEqual(32);
   await seeder.close();
 }
 
@@ -141,7 +119,7 @@ async function killedInTheMiddle(): Promise<void> {
   const ender = await Administration.start(c, env);
   const dieAtProgress = dice.int(1, Math.floor(SESSIONS / 3));
   await expect(ender.end(filter, { id: 'middle', dieAtProgress })).rejects.toThrow('SIGKILL');
-  const left = await sessionsLeft(handles);
+  const left = await sessionsLeft(c, handles);
   expect(left).toBeGreaterThan(0);
   expect(left).toBeLessThan(SESSIONS);
   // Somebody who signs in now is not meant, whoever goes on.
@@ -154,15 +132,15 @@ async function killedInTheMiddle(): Promise<void> {
     { timeout: FINISHED_WITHIN, interval: 1, what: 'a replica to go on' },
   );
   await sleep(dice.int(0, 30));
-  const inTheMiddle = (await queued('endings')) > 0;
+  const inTheMiddle = (await queued(c, 'endings')) > 0;
   await second.crash();
-  await eventually(async () => (await sessionsLeft(handles)) === 0, {
+  await eventually(async () => (await sessionsLeft(c, handles)) === 0, {
     timeout: FINISHED_WITHIN,
     interval: 100,
     what: 'all sessions to be ended',
   });
   if (inTheMiddle) {
-    await eventually(async () => (await queued('endings')) === 0, {
+    await eventually(async () => (await queued(c, 'endings')) === 0, {
       timeout: FINISHED_WITHIN,
       what: 'its end',
     });
@@ -173,16 +151,16 @@ async function killedInTheMiddle(): Promise<void> {
   const answers = await answersOf(c, sample);
   expect(answers.filter((answer) => !/^401 session-required (operator|elsewhere)$/.test(answer))).toEqual([]);
   expect((await newcomer.api('/api/x')).status).toBe(200);
-  await eventually(() => liveTokens(subjects) === 1, {
+  await eventually(() => liveTokensOf(c.provider, subjects) === 1, {
     timeout: FINISHED_WITHIN + SESSIONS * 10,
     interval: 250,
     what: 'the ledger to show every refresh token revoked but that of the newcomer',
   });
-  await eventually(async () => (await queued('revocations')) === 0, {
+  await eventually(async () => (await queued(c, 'revocations')) === 0, {
     timeout: FINISHED_WITHIN,
     what: 'its end',
   });
-  const counts = revocations(subjects);
+  const counts = revocationsOf(c.provider, subjects);
   expect(counts.filter((times) => times > 0)).toHaveLength(SESSIONS);
   // Once each: only what was on its way when the replica was killed may come twice.
   expect(counts.filter((times) => times > 1).length).toBeLessThanOrEqual(32);
@@ -212,17 +190,17 @@ async function cutOff(): Promise<void> {
   await eventually(() => ender.progress.length > 0, { interval: 1 });
   await proxy.refuse();
   expect(await outcome).toContain('store-unavailable');
-  await eventually(async () => (await sessionsLeft(handles)) === 0, {
+  await eventually(async () => (await sessionsLeft(c, handles)) === 0, {
     timeout: FINISHED_WITHIN,
     interval: 100,
     what: 'all sessions to be ended',
   });
-  await eventually(() => liveTokens(subjects) === 0, {
+  await eventually(() => liveTokensOf(c.provider, subjects) === 0, {
     timeout: FINISHED_WITHIN,
     interval: 100,
     what: 'all refresh tokens to be revoked',
   });
-  expect(revocations(subjects).filter((times) => times > 1).length).toBeLessThanOrEqual(32);
+  expect(revocationsOf(c.provider, subjects).filter((times) => times > 1).length).toBeLessThanOrEqual(32);
   await ender.close();
   await seeder.close();
   await proxy.close();

@@ -19,7 +19,7 @@ export class EventsController {
   @Get('events')
   async events(@Req() request: Request, @Res() response: Response): Promise<void> {
     refuseHead(request);
-    checkCsrfByOrigin(request, this.config.publicUrl);
+    checkCsrfByOrigin(request, this.config);
     const session = await this.sessions.find(request.headers.cookie, { slide: false });
     // The browser may have left while the store was asked: nothing would tell us that the stream is over.
     if (response.destroyed) return;

@@ -17,7 +17,7 @@ export class LogoutController {
 
   @Post('logout')
   async byScript(@Req() request: Request, @Res() response: Response): Promise<void> {
-    checkCsrf(request, this.config.publicUrl);
+    checkCsrf(request, this.config);
     const query = rawQuery(request);
     const returnTo = query.get('returnTo') ?? undefined;
     response.set('Cache-Control', 'no-store');

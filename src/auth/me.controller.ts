@@ -21,7 +21,7 @@ export class MeController {
 
   @Get('me')
   async me(@Req() request: Request, @Res() response: Response): Promise<void> {
-    checkCsrf(request, this.config.publicUrl);
+    checkCsrf(request, this.config);
     response.set('Cache-Control', 'no-store');
     const slide = rawQuery(request).get('slide') !== 'false';
     try {

@@ -47,7 +47,7 @@ export class UserSessionsController {
   }
 
   private async session(request: Request): Promise<OpenSession> {
-    checkCsrf(request, this.config.publicUrl);
+    checkCsrf(request, this.config);
     const slide = rawQuery(request).get('slide') !== 'false';
     return this.sessions.find(request.headers.cookie, { slide });
   }

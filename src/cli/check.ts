@@ -1,5 +1,6 @@
 import { formatDuration } from '../config/duration.js';
-import type { Config, ProviderConfig } from '../config/schema.js';
+import { METHODS, type Config, type ProviderConfig } from '../config/schema.js';
+import { formatSize } from '../config/size.js';
 import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';
 import { cookieNames } from '../session/cookie-names.js';
@@ -20,6 +21,7 @@ export async function check(config: Config): Promise<number> {
     ['public URL', config.publicUrl],
     ['listens on', `${config.listen.host}:${config.listen.port}`],
     ['believed proxies', config.listen.trustedProxies.join(', ') || 'none'],
+    ['other origins', config.cors.origins.join(', ') || 'none may call'],
     ['front end', config.frontend?.folder ?? 'served by something else'],
     ['log level', config.log.level],
     ['keys', `${config.secrets.cookie.length} for cookies, ${config.secrets.seal.length} for sealing`],
@@ -51,15 +53,7 @@ export async function check(config: Config): Promise<number> {
   });
 
   report.section('Routes');
-  report.table(
-    config.routes.map(({ path, upstream, cache, headers, cookies }) => [
-      path,
-      `-> ${upstream}`,
-      `cache ${cache}`,
-      `headers +${headers.requestAllow.length}/+${headers.responseAllow.length}`,
-      `cookies ${cookies.join(', ') || 'none'}`,
-    ]),
-  );
+  report.table(routeRows(config));
   upstreams.forEach((finding, index) => {
     const { path, upstream } = config.routes[index] ?? { path: '', upstream: '' };
     report.findings(`routes[${index}]`, [{ ...finding, text: `${path} ${upstream} ${finding.text}` }]);
@@ -134,6 +128,26 @@ function providerRows(provider: ProviderConfig, index: number, publicUrl: string
       rotation.policy === 'leeway' ? `leeway ${formatDuration(rotation.leeway)}` : rotation.policy,
     ],
   ];
+}
+
+/** One line a route, in the order in which they are matched. */
+function routeRows({ routes }: Config): Row[] {
+  const head = 'path,upstream,methods,token,csrf,body,parallel,cache,headers,cookies'.split(',');
+  const rows = routes
+    .toSorted((a, b) => b.path.length - a.path.length)
+    .map(({ path, upstream, methods, token, csrf, limits, cache, headers, cookies }) => [
+      path,
+      `-> ${upstream}`,
+      methods.length === METHODS.length ? 'all' : methods.join(' '),
+      token,
+      csrf,
+      limits.requestBody === undefined ? 'any' : formatSize(limits.requestBody),
+      token === 'none' ? '-' : String(limits.parallel),
+      cache,
+      `+${headers.requestAllow.length}/+${headers.responseAllow.length}`,
+      cookies.join(' ') || 'none',
+    ]);
+  return [head, ...rows];
 }
 
 function timeoutRows(config: Config): Row[] {

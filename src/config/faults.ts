@@ -34,7 +34,8 @@ type Issue = z.core.$ZodIssue;
 
 /** Names that people bring from elsewhere. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
-  cors: 'Cloakroom has no cross-origin mode: serve the page and its API from publicUrl',
+  cors: 'write cors: { origins: [https://…] } at the top level, if front ends live on other origins at all',
+  bodyLimit: 'write limits: { requestBody: 10MiB }',
   origin: 'write publicUrl',
   baseUrl: 'write publicUrl',
   port: 'write listen: { port: … }',
@@ -140,7 +141,9 @@ const KINDS: Readonly<Record<string, string>> = {
 
 function wanted(options: Options): string {
   const names = options.map(({ definition, meta }) =>
-    meta.kind === 'duration' ? 'a duration' : (KINDS[definition.type] ?? definition.type),
+    meta.kind === 'duration' || meta.kind === 'size'
+      ? `a ${meta.kind}`
+      : (KINDS[definition.type] ?? definition.type),
   );
   return [...new Set(names)].join(' or ');
 }
@@ -156,6 +159,7 @@ function remedyForKind(path: Path, value: unknown, options: Options): string {
   const [only] = options;
   if (options.length === 1 && only && (typeof value === 'number' || typeof value === 'boolean')) {
     if (only.meta.kind === 'duration') return 'write a number and a unit (ms, s, m, h, d), such as 30s';
+    if (only.meta.kind === 'size') return 'write a number and a unit (B, KiB, MiB, GiB), such as 10MiB';
     if (only.definition.type === 'string') return 'put it in quotes';
   }
   return sample(path);

@@ -18,6 +18,8 @@ export function crossCheck(valueAt: (path: Path) => unknown, folder: string): Lo
     ...memoryStore(look),
     ...sessionTimes(look),
     ...routePaths(look),
+    ...routeLimits(look),
+    ...ownOrigin(look),
     ...sameProvider(look),
     ...frontendFolder(look, folder),
     ...revocationKeys(look),
@@ -97,6 +99,41 @@ function routePaths(look: Look): LocatedWrong[] {
             remedy: 'remove one of the two, or give it another path',
           },
         ];
+  });
+}
+
+/** A limit that would never count is worse than none: its reader believes in it. */
+function routeLimits(look: Look): LocatedWrong[] {
+  const routes = look('routes');
+  if (!Array.isArray(routes)) return [];
+  return routes.flatMap((_, index) =>
+    look('routes', index, 'token') === 'none' && look('routes', index, 'limits', 'parallel') !== undefined
+      ? [
+          {
+            path: ['routes', index, 'limits', 'parallel'],
+            problem: 'counts the requests of a session, and with token: none there is no session',
+            remedy: 'remove it, or write token: user or token: user-or-none',
+          },
+        ]
+      : [],
+  );
+}
+
+function ownOrigin(look: Look): LocatedWrong[] {
+  const origins = look('cors', 'origins');
+  const publicUrl = look('publicUrl');
+  if (!Array.isArray(origins)) return [];
+  const own = typeof publicUrl === 'string' ? parseUrl(publicUrl)?.origin : undefined;
+  const written = origins.map((_, index) => look('cors', 'origins', index));
+  return written.flatMap((origin, index) => {
+    const path = ['cors', 'origins', index];
+    const earlier = written.indexOf(origin);
+    if (typeof origin !== 'string') return [];
+    if (origin === own)
+      return [{ path, problem: 'is publicUrl itself', remedy: 'remove it: it needs no leave' }];
+    return earlier === index
+      ? []
+      : [{ path, problem: `is also cors.origins[${earlier}]`, remedy: 'remove one of the two' }];
   });
 }
 

@@ -9,6 +9,7 @@ import {
   isReservedResponseHeader,
   NAME_TOKEN,
 } from './reserved.js';
+import { parseSize, SIZE_PATTERN } from './size.js';
 
 // ---------------------------------------------------------------------------------------------------------
 // The configuration as the server uses it: durations in milliseconds, everything frozen.
@@ -45,9 +46,16 @@ export interface ProviderConfig {
   readonly pkceUnadvertised: 'refuse' | 'allow';
   readonly authorizationParameters: Readonly<Record<string, string>>;
 }
+/** What passes the proxy. TRACE and CONNECT never do. */
+export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
 export interface RouteConfig {
   readonly path: string;
   readonly upstream: string;
+  readonly methods: readonly string[];
+  readonly token: 'user' | 'none' | 'user-or-none';
+  readonly csrf: 'header' | 'origin';
+  /** `requestBody` in bytes; undefined: no limit. */
+  readonly limits: { readonly requestBody?: number | undefined; readonly parallel: number };
   readonly cache: 'no-store' | 'upstream';
   readonly headers: { readonly requestAllow: readonly string[]; readonly responseAllow: readonly string[] };
   readonly cookies: readonly string[];
@@ -101,6 +109,7 @@ export interface Config {
     readonly freshLoginFor: number;
   };
   readonly me: { readonly anonymous: 'problem' | 'ok'; readonly claims: readonly string[] };
+  readonly cors: { readonly origins: readonly string[] };
   readonly routes: readonly RouteConfig[];
   readonly frontend: { readonly folder: string } | undefined;
   readonly admin: AdminConfig | undefined;
@@ -155,6 +164,24 @@ function duration(least: string, most: string) {
           ? `${quote(text)} is not a duration`
           : `${text} is too ${value < low ? 'short' : 'long'}`;
       const remedy = `write a whole number and a unit (ms, s, m, h, d), between ${least} and ${most}`;
+      context.addIssue({ code: 'custom', message: problem, params: { remedy } });
+      return z.NEVER;
+    });
+}
+
+function size(least: string, most: string) {
+  const [low, high] = [parseSize(least) ?? 0, parseSize(most) ?? Infinity];
+  return z
+    .string()
+    .meta({ kind: 'size', pattern: SIZE_PATTERN.source })
+    .transform((text, context) => {
+      const value = parseSize(text);
+      if (value !== undefined && value >= low && value <= high) return value;
+      const problem =
+        value === undefined
+          ? `${quote(text)} is not a size`
+          : `${text} is too ${value < low ? 'small' : 'large'}`;
+      const remedy = `write a whole number and a unit (B, KiB, MiB, GiB), between ${least} and ${most}`;
       context.addIssue({ code: 'custom', message: problem, params: { remedy } });
       return z.NEVER;
     });
@@ -239,6 +266,35 @@ const upstream = checked(z.string(), (text) => {
     problem: `${quote(text)} has a path that does not end with "/"`,
     remedy: `write ${quote(`${text}/`)} to replace the route's prefix by it, or only ${quote(url.origin)}`,
   };
+});
+
+const ORIGIN_WANTED = 'an origin such as https://app.other.example, exactly as browsers send it';
+
+const crossOrigin = checked(z.string(), (text) => {
+  if (text.includes('*')) {
+    return {
+      problem: `${quote(text)} is a wildcard`,
+      remedy: 'write each origin in full: every one of them may act as whoever is signed in',
+    };
+  }
+  if (text === 'null') {
+    return {
+      problem: 'null is the origin of every sandboxed frame and local file',
+      remedy: `write ${ORIGIN_WANTED}`,
+    };
+  }
+  const parsed = webUrl(text, ORIGIN_WANTED);
+  if (!('url' in parsed)) return parsed;
+  const { url } = parsed;
+  if (url.pathname !== '/') return { problem: `${quote(text)} has a path`, remedy: `write ${url.origin}` };
+  // Compared as text: what differs only in spelling would never match.
+  if (text !== url.origin) {
+    return { problem: `${quote(text)} is not written as browsers send it`, remedy: `write ${url.origin}` };
+  }
+  if (url.hostname.endsWith('.')) {
+    return { problem: `${quote(text)} ends with a dot`, remedy: `write ${ORIGIN_WANTED}` };
+  }
+  return plainHttp(url, text);
 });
 
 const PATH_SEGMENT = /^(?!\.{1,2}$)[A-Za-z0-9._~-]+$/;
@@ -600,6 +656,67 @@ const route = z
         "must end with `/`: the route's prefix is replaced by it.",
       example: 'http://orders:8080',
     }),
+    methods: setting(
+      checked(
+        z
+          .array(
+            z.enum(METHODS).meta({
+              refused: Object.fromEntries(
+                ['TRACE', 'CONNECT'].map((method) => [
+                  method,
+                  { problem: `${method} never passes`, remedy: `write some of ${METHODS.join(', ')}` },
+                ]),
+              ),
+            }),
+          )
+          .min(1)
+          .prefault([...METHODS]),
+        (methods) => {
+          const twice = methods.find((method, index) => methods.indexOf(method) !== index);
+          return twice === undefined
+            ? undefined
+            : { problem: `names ${twice} twice`, remedy: 'write each method once' };
+        },
+      ),
+      {
+        description:
+          'Methods that are forwarded, exactly these: GET does not bring HEAD with it. Any other is 405.',
+        example: ['GET', 'POST'],
+      },
+    ),
+    token: setting(z.enum(['user', 'none', 'user-or-none']).prefault('user'), {
+      description:
+        'Whose access token goes along. `user`: that of whoever is signed in; nobody else gets through. `none`: no token, and ' +
+        'the session is not even looked for, so that everybody gets through. `user-or-none`: the token of whoever is signed ' +
+        'in; requests without a session cookie go on without one. A cookie whose session is over is 401 there as well, so ' +
+        'that nobody is served as a stranger while believing to be signed in.',
+      example: 'user-or-none',
+    }),
+    csrf: setting(z.enum(['header', 'origin']).prefault('header'), {
+      description:
+        'How a request proves that it comes from the application. `header`: by `X-CSRF: 1`. `origin`: that, or for GET and ' +
+        'HEAD the word of the browser (`Sec-Fetch-Site: same-origin`, or an `Origin` of ours), and for other methods the ' +
+        '`Origin` of `publicUrl`: for `EventSource`, `<img>`, downloads and forms, which cannot add a header. Applies ' +
+        'whatever `token` is.',
+      example: 'origin',
+    }),
+    limits: z
+      .strictObject({
+        requestBody: setting(size('0B', '1024GiB').optional(), {
+          description:
+            'Largest body of a request, as it comes over the line. More is 413: before anything is sent on where the length ' +
+            'is announced, in the middle where it is not.',
+          example: '10MiB',
+        }),
+        parallel: setting(z.int().min(1).max(100_000).prefault(64), {
+          description:
+            'How many requests of one session may be under way at once on this route in one process, open streams included. ' +
+            'More are 429. Requests without a session are not counted.',
+          example: 64,
+        }),
+      })
+      .prefault({})
+      .meta({ description: 'What one caller may ask for.' }),
     cache: setting(z.enum(['no-store', 'upstream']).prefault('no-store'), {
       description: 'Whether answers are marked `no-store`, or keep the caching headers of the upstream.',
       example: 'no-store',
@@ -930,6 +1047,21 @@ export const fileSchema = z.strictObject({
     })
     .prefault({})
     .meta({ description: 'What `GET /auth/me` tells the page.' }),
+  cors: z
+    .strictObject({
+      origins: setting(z.array(crossOrigin).prefault([]), {
+        description:
+          'Origins of front ends that live elsewhere and may call routes, `/auth/me`, `/auth/logout`, `/auth/sessions` and ' +
+          '`/auth/events` with credentials. Compared exactly, there are no wildcards. Each can do what the page itself can, ' +
+          'so list only what you run yourself. Such a script still sends `X-CSRF: 1`. The session cookie is SameSite: browsers ' +
+          'send it only where both sites are the same (https://app.example.com and https://shop.example.com are; ' +
+          'https://app.other.example is not), so that a front end on another site is nobody here and gets through only where ' +
+          '`token` is `none` or `user-or-none`.',
+        example: ['https://shop.example.com'],
+      }),
+    })
+    .prefault({})
+    .meta({ description: 'Which other origins may call, besides that of `publicUrl`.' }),
   routes: z.array(route).min(1).meta({
     description: 'What is proxied, and where to. Nothing else is: a path without a route is 404.',
   }),

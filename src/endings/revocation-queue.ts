@@ -23,7 +23,7 @@ const FIRST_DELAY = 2000;
 const LONGEST_DELAY = 2 * 60 * 1000;
 /** Milliseconds until what this process cannot open is due again. */
 const FIRST_SEALED_DELAY = 2000;
-const LONGEST_SEALED_DELAY = 60_000;
+const LONGEST_SEALED_DELAY = 10_000;
 /** How many times rarer a process looks after it met what it cannot open, so that others come first. */
 const STEP_BACK = 5;
 /** Milliseconds that leaving waits for providers. What they answer later is asked again by another process. */

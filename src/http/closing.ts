@@ -1,6 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
+/** Milliseconds. */
+const LINGER = 2000;
+
 const closing = new WeakSet<Socket>();
 
 /** Makes this the last answer on its connection. */
@@ -17,4 +20,24 @@ export function closeAfter(request: IncomingMessage, response: ServerResponse): 
  */
 export function comesTooLate(request: IncomingMessage): boolean {
   return closing.has(request.socket);
+}
+
+/**
+ * As {@link closeAfter}, where the client may still be sending a body that nobody will read. Closed at once, its bytes on the
+ * way would be answered by a reset, which can take the answer away before it is read: so only our side ends first.
+ *
+ * @see RFC 9112 section 9.6
+ */
+export function closeInStages(request: IncomingMessage, response: ServerResponse): void {
+  closeAfter(request, response);
+  const { socket } = request;
+  // What Node calls once the last answer is written; by itself it would close both sides.
+  socket.destroySoon = () => {
+    socket.end();
+    request.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER);
+    socket.once('close', () => {
+      clearTimeout(timer);
+    });
+  };
 }

@@ -1,6 +1,6 @@
 import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:http';
 import { ERRORS, type CloakroomError } from '../errors.js';
-import { closeAfter } from './closing.js';
+import { closeAfter, closeInStages } from './closing.js';
 import { requestId } from '../observability/request-id.js';
 import { DATA_CSP, securityHeaders } from './security-headers.js';
 
@@ -64,9 +64,8 @@ export function sendProblem(
   const body = JSON.stringify(problemDocument(error, instance));
   // An unread request body must not be taken for the next request on this connection.
   const unread = !request.complete && (request.headers['content-length'] ?? '0') !== '0';
-  if (options.close === true || unread || request.headers['transfer-encoding'] !== undefined) {
-    closeAfter(request, response);
-  }
+  if (options.close === true) closeAfter(request, response);
+  else if (unread || request.headers['transfer-encoding'] !== undefined) closeInStages(request, response);
   response.statusCode = error.status;
   response.setHeader('content-length', Buffer.byteLength(body));
   response.end(request.method === 'HEAD' ? undefined : body);

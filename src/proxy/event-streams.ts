@@ -59,13 +59,14 @@ export class EventStreams {
   }
 
   /**
+   * @param session undefined: nobody's, which ends with the process at the latest
    * @param ended called after the session has ended and the reader has been told
    * @returns undefined for an answer that is no event stream
    */
   watch(
     response: ServerResponse,
     headers: readonly string[],
-    session: OpenSession,
+    session: OpenSession | undefined,
     ended: () => void,
   ): OpenStream | undefined {
     let isStream = false;
@@ -78,15 +79,17 @@ export class EventStreams {
     if (!isStream) return undefined;
     const stream = new EventStream(response, writable);
     this.#open.add(stream);
-    const unwatch = this.#live.watch(session, {
-      ended: (cause) => {
-        stream.end(cause);
-        ended();
-      },
-    });
+    const unwatch =
+      session &&
+      this.#live.watch(session, {
+        ended: (cause) => {
+          stream.end(cause);
+          ended();
+        },
+      });
     const close = (): void => {
       this.#open.delete(stream);
-      unwatch();
+      unwatch?.();
     };
     return { stream, close };
   }

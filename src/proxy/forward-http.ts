@@ -5,7 +5,7 @@ import type { OpenSession } from '../store/session-records.js';
 import type { EventStreams, OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
 import type { Route } from './route-table.js';
-import { closedBeforeAnswer, UPLOAD_STALLED } from './upstream-errors.js';
+import { closedBeforeAnswer, UPLOAD_STALLED, UPLOAD_TOO_LARGE } from './upstream-errors.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -18,7 +18,8 @@ export interface Forwarding {
   requestId: string;
   security: readonly (readonly [string, string])[];
   streams: EventStreams;
-  session: OpenSession;
+  /** undefined: the request goes on as nobody's. */
+  session: OpenSession | undefined;
   /** The upstream failed before a byte of its answer went on; everything later aborts the browser's connection. */
   failed: (error: unknown) => void;
 }
@@ -40,6 +41,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   #retried = false;
   #done = false;
   #clientGone = false;
+  /** Bytes of the request's body. */
+  #received = 0;
 
   constructor(forwarding: Forwarding) {
     this.#forwarding = forwarding;
@@ -49,9 +52,11 @@ class Exchange implements Dispatcher.DispatchHandler {
     const { request, response } = this.#forwarding;
     if (hasBody(request)) {
       // Not the request itself: the client destroys a body it cannot deliver, and the browser's connection with it.
-      this.#body = request.pipe(new PassThrough());
-      request.once('error', this.#onClientGone);
+      this.#body = new PassThrough();
+      // Before the pipe: a chunk that is too much must not be on its way when it is found to be.
       this.#watchUpload(this.#body);
+      request.pipe(this.#body);
+      request.once('error', this.#onClientGone);
     }
     response.once('close', this.#onClientGone);
     this.#dispatch();
@@ -110,6 +115,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       allow: route.responseAllow,
       cookies: route.cookies,
       cache: route.cache,
+      vary: route.vary,
       requestId,
       security,
     });
@@ -161,8 +167,11 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#controller?.abort(error);
   }
 
-  readonly #onUploadData = (): void => {
+  readonly #onUploadData = (chunk: Buffer): void => {
     this.#stalled?.refresh();
+    this.#received += chunk.length;
+    if (this.#received <= this.#forwarding.route.requestBody || this.#done) return;
+    this.#fail(Object.assign(new Error('the upload is too large'), { code: UPLOAD_TOO_LARGE }));
   };
 
   readonly #onDrain = (): void => {
@@ -182,7 +191,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   };
 
   #finish(): void {
-    const { request, response } = this.#forwarding;
+    const { request, response, route, session } = this.#forwarding;
+    if (!this.#done && session !== undefined) route.parallel.leave(session.handle);
     this.#done = true;
     this.#events?.close();
     response.removeListener('close', this.#onClientGone);

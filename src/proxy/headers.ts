@@ -49,6 +49,11 @@ const REQUEST_STANDARD = new Set([
   'want-repr-digest',
 ]);
 
+/** All names of headers that may come from a browser, in lower case. */
+export function requestHeaderNames(allow: readonly string[]): string[] {
+  return [...new Set([...REQUEST_STANDARD, ...allow.map((name) => name.toLowerCase())])];
+}
+
 /** Answers of an upstream that would speak for the whole site, or that we say ourselves. */
 const RESPONSE_DROPPED = new Set([
   'alt-svc',
@@ -83,7 +88,8 @@ export interface RequestHeaderInput {
   rawHeaders: readonly string[];
   allow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
-  accessToken: string;
+  /** undefined: the request goes on as nobody's. */
+  accessToken: string | undefined;
   requestId: string;
   clientAddress: string;
   /** `https` or `http`, as in the public URL. */
@@ -98,8 +104,6 @@ export function upstreamRequestHeaders(input: RequestHeaderInput): string[] {
   const { rawHeaders, allow, cookies } = input;
   const named = connectionNames(rawHeaders);
   const headers = [
-    'authorization',
-    `Bearer ${input.accessToken}`,
     'x-request-id',
     input.requestId,
     'x-forwarded-for',
@@ -109,6 +113,7 @@ export function upstreamRequestHeaders(input: RequestHeaderInput): string[] {
     'x-forwarded-host',
     input.publicHost,
   ];
+  if (input.accessToken !== undefined) headers.push('authorization', `Bearer ${input.accessToken}`);
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] ?? '').toLowerCase();
     const value = rawHeaders[i + 1] ?? '';
@@ -128,6 +133,8 @@ export interface ResponseHeaderInput {
   allow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
   cache: 'no-store' | 'upstream';
+  /** Names of request headers that our part of the answer depends on. */
+  vary: readonly string[];
   requestId: string;
   /** Ours, put first. */
   security: readonly (readonly [string, string])[];
@@ -146,10 +153,10 @@ export function browserResponseHeaders(input: ResponseHeaderInput): string[] {
     const name = original.toLowerCase();
     const value = text(input.rawHeaders[i + 1]);
     if (named?.has(name) === true && name !== 'content-length') continue;
-    if (name === 'vary' && input.cache === 'upstream') varies.push(value);
+    if (name === 'vary') varies.push(value);
     else if (passesToBrowser(name, value, input)) headers.push(original, value);
   }
-  if (input.cache === 'upstream') headers.push('vary', withCookie(varies));
+  if (varies.length > 0 || input.vary.length > 0) headers.push('vary', varyLine(input.vary, varies));
   return headers;
 }
 
@@ -157,11 +164,12 @@ export function browserResponseHeaders(input: ResponseHeaderInput): string[] {
  * One line: of several `Vary` lines some caches read only the last (nginx before 1.23), and without `Cookie` they would give
  * one user's answer to another. `*` stands alone (RFC 9110 section 12.5.5).
  */
-function withCookie(varies: readonly string[]): string {
-  const names = varies.flatMap((value) => value.split(',')).map((name) => name.trim());
+function varyLine(ours: readonly string[], theirs: readonly string[]): string {
+  const names = theirs.flatMap((value) => value.split(',')).map((name) => name.trim());
   if (names.includes('*')) return '*';
-  const others = names.filter((name) => name !== '' && name.toLowerCase() !== 'cookie');
-  return ['Cookie', ...others].join(', ');
+  const own = ours.map((name) => name.toLowerCase());
+  const others = names.filter((name) => name !== '' && !own.includes(name.toLowerCase()));
+  return [...ours, ...others].join(', ');
 }
 
 function passesToBrowser(name: string, value: string, input: ResponseHeaderInput): boolean {

@@ -10,7 +10,7 @@ import { awaitsContinue } from '../http/request-check.js';
 import { securityHeaders } from '../http/security-headers.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
-import { checkCsrf } from '../session/csrf.js';
+import { checkCsrf, checkCsrfByOrigin } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
@@ -20,9 +20,10 @@ import { upstreamRequestHeaders } from './headers.js';
 import { RouteTable, type Route } from './route-table.js';
 import { upstreamError } from './upstream-errors.js';
 
-const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+/** Seconds. */
+const TRY_AGAIN_IN = 1;
 
-/** The proxied path, outside the framework: match, CSRF, session, token, forward. */
+/** The proxied path, outside the framework: match, method, CSRF, size, session, token, forward. */
 export class Proxy {
   readonly routes: RouteTable;
   readonly streams: EventStreams;
@@ -49,7 +50,7 @@ export class Proxy {
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
     this.streams = new EventStreams(parts.live);
-    this.routes = new RouteTable(parts.config.routes);
+    this.routes = new RouteTable(parts.config);
     this.#security = securityHeaders(parts.config.secureCookies);
     const { protocol, host } = new URL(parts.config.publicUrl);
     this.#publicScheme = protocol.slice(0, -1);
@@ -68,17 +69,46 @@ export class Proxy {
     route: Route,
     target: Target,
   ): Promise<void> {
-    if (!METHODS.has(request.method ?? '')) {
-      throw new CloakroomError('method-not-allowed', { allow: [...METHODS] });
+    if (!route.methods.has(request.method ?? '')) {
+      throw new CloakroomError('method-not-allowed', { allow: [...route.methods] });
     }
-    checkCsrf(request, this.#config.publicUrl);
+    if (route.csrf === 'header') checkCsrf(request, this.#config);
+    else checkCsrfByOrigin(request, this.#config);
+    // Before the browser is told to go on and send it.
+    if (Number(request.headers['content-length'] ?? 0) > route.requestBody) {
+      throw new CloakroomError('payload-too-large');
+    }
+    if (this.#isAnonymous(request, route)) {
+      if (awaitsContinue(request)) response.writeContinue();
+      this.#forward(request, response, route, target, undefined, undefined);
+      return;
+    }
     const session = await this.#sessions.find(request.headers.cookie, { slide: true });
-    const token = this.#sessions.accessToken(session);
-    const accessToken = typeof token === 'string' ? token : await token;
-    // The browser may have left while we were asking; nothing must reach the upstream then.
-    if (response.destroyed) return;
-    if (awaitsContinue(request)) response.writeContinue();
-    this.#forward(request, response, route, target, session, accessToken);
+    if (!route.parallel.enter(session.handle)) {
+      throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
+    }
+    let isForwarded = false;
+    try {
+      const token = this.#sessions.accessToken(session);
+      const accessToken = typeof token === 'string' ? token : await token;
+      // The browser may have left while we were asking; nothing must reach the upstream then.
+      if (response.destroyed) return;
+      if (awaitsContinue(request)) response.writeContinue();
+      this.#forward(request, response, route, target, session, accessToken);
+      isForwarded = true;
+    } finally {
+      // From then on it leaves when the exchange is over.
+      if (!isForwarded) route.parallel.leave(session.handle);
+    }
+  }
+
+  /**
+   * Where nobody needs to be signed in, only a request without any session cookie is nobody's. One whose cookie turns out dead
+   * is refused, and one that cannot be looked up waits: neither may be served as if a stranger had asked.
+   */
+  #isAnonymous(request: IncomingMessage, { token }: Route): boolean {
+    if (token === 'user') return false;
+    return token === 'none' || this.#cookie.read(request.headers.cookie).kind === 'none';
   }
 
   #forward(
@@ -86,8 +116,8 @@ export class Proxy {
     response: ServerResponse,
     route: Route,
     target: Target,
-    session: OpenSession,
-    accessToken: string,
+    session: OpenSession | undefined,
+    accessToken: string | undefined,
   ): void {
     const id = requestId(request);
     const headers = upstreamRequestHeaders({

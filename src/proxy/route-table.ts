@@ -1,5 +1,8 @@
 import { Agent } from 'undici';
-import type { RouteConfig } from '../config/schema.js';
+import type { Config, RouteConfig } from '../config/schema.js';
+import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
+import { requestHeaderNames } from './headers.js';
+import { Parallel } from './parallel.js';
 
 /** A route as the proxy uses it: everything that can be computed before the first request is. */
 export interface Route {
@@ -8,21 +11,31 @@ export interface Route {
   origin: string;
   /** Put in the place of the route's path; undefined: the path is forwarded unchanged. */
   prefix: string | undefined;
+  methods: ReadonlySet<string>;
+  token: RouteConfig['token'];
+  csrf: RouteConfig['csrf'];
+  /** Bytes. */
+  requestBody: number;
+  parallel: Parallel;
   cache: RouteConfig['cache'];
+  /** Names of request headers that our part of an answer depends on. */
+  vary: readonly string[];
   requestAllow: ReadonlySet<string>;
   responseAllow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
   /** Milliseconds without a byte in either direction. */
   idle: number;
   agent: Agent;
+  crossOrigin: CrossOriginAccess;
 }
 
 /** The routes of the configuration, longest path first. */
 export class RouteTable {
   readonly #routes: readonly Route[];
 
-  constructor(routes: readonly RouteConfig[]) {
-    this.#routes = routes.map(toRoute).sort((a, b) => b.path.length - a.path.length);
+  constructor({ routes, cors }: Config) {
+    const vary = cors.origins.length > 0 ? ['Origin'] : [];
+    this.#routes = routes.map((route) => toRoute(route, vary)).sort((a, b) => b.path.length - a.path.length);
   }
 
   /** @param path in canonical form */
@@ -36,18 +49,29 @@ export class RouteTable {
   }
 }
 
-function toRoute(config: RouteConfig): Route {
+function toRoute(config: RouteConfig, vary: readonly string[]): Route {
   const upstream = new URL(config.upstream);
   const { connect, firstByte, idle } = config.timeouts;
   return {
     path: config.path,
     origin: upstream.origin,
     prefix: upstream.pathname === '/' && !config.upstream.endsWith('/') ? undefined : upstream.pathname,
+    methods: new Set(config.methods),
+    token: config.token,
+    csrf: config.csrf,
+    requestBody: config.limits.requestBody ?? Infinity,
+    parallel: new Parallel(config.limits.parallel),
     cache: config.cache,
+    vary: config.cache === 'upstream' ? ['Cookie', ...vary] : vary,
     requestAllow: new Set(config.headers.requestAllow.map((name) => name.toLowerCase())),
     responseAllow: new Set(config.headers.responseAllow.map((name) => name.toLowerCase())),
     cookies: new Set(config.cookies),
     idle,
     agent: new Agent({ connect: { timeout: connect }, headersTimeout: firstByte, bodyTimeout: idle }),
+    crossOrigin: routeAccess({
+      methods: config.methods,
+      requestHeaders: requestHeaderNames(config.headers.requestAllow),
+      responseHeaders: config.headers.responseAllow,
+    }),
   };
 }

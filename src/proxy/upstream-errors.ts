@@ -11,6 +11,8 @@ const INVALID = new Set([
 
 /** Our own: the browser stopped sending in the middle of a body. */
 export const UPLOAD_STALLED = 'CLOAKROOM_UPLOAD_STALLED';
+/** Our own: more came than the route takes. */
+export const UPLOAD_TOO_LARGE = 'CLOAKROOM_UPLOAD_TOO_LARGE';
 
 /** The parser's errors come without a code. */
 const PARSER_ERROR = 'HTTPParserError';
@@ -19,6 +21,7 @@ const PARSER_ERROR = 'HTTPParserError';
 export function upstreamError(error: unknown): CloakroomError {
   const code = String((error as { code?: unknown } | undefined)?.code);
   if (code === UPLOAD_STALLED) return new CloakroomError('request-timeout', { cause: error });
+  if (code === UPLOAD_TOO_LARGE) return new CloakroomError('payload-too-large', { cause: error });
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
   if (INVALID.has(code) || (error as { name?: unknown } | undefined)?.name === PARSER_ERROR)
     return new CloakroomError('upstream-invalid', { cause: error });

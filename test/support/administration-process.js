@@ -1,6 +1,7 @@
 // What an operator's command is: a process of its own, beside the replicas, with the same configuration. Driven by the
 // test through messages; the compiled product does the work.
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { sign } from 'cookie-signature';
 import { loadConfig } from '../../dist/config/load.js';
 import { EndingJobs } from '../../dist/endings/ending-jobs.js';
@@ -87,7 +88,8 @@ const acts = {
   bump: (kind) => epoch.bump(kind),
   resume: () => endings.resume(),
   seed,
-  memory: () => process.memoryUsage.rss(),
+  peakMemory: () =>
+    Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024,
 };
 
 process.on('message', ({ id, act, args }) => {

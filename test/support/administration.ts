@@ -160,6 +160,11 @@ export class Administration {
     return (await this.ask('bump', kind)) as number;
   }
 
+  /** Bytes, the most that were in use at any time. Linux alone tells. */
+  async peakMemory(): Promise<number> {
+    return (await this.ask('peakMemory')) as number;
+  }
+
   async seed(wishes: readonly SeedWish[]): Promise<Seeded[]> {
     return (await this.ask('seed', wishes)) as Seeded[];
   }
