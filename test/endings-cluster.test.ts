@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import type { Redis } from 'ioredis';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Administration } from './support/administration.js';
 import { runCloakroom, startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { liveTokensOf, revocationsOf } from './support/ended-for-good.js';
 import { EventReader } from './support/event-reader.js';
 import { expectLeftClean } from './support/left-clean.js';
-import { eventually } from './support/lifetime.js';
+import { closeLater, eventually } from './support/lifetime.js';
 import { deliver, logoutToken, person, statuses } from './support/logout-tokens.js';
 import { loginsLast } from './support/over-at-once.js';
 import { ownRedis } from './support/redis.js';
@@ -235,10 +234,11 @@ onCluster(
     const seeded = await seedSessions(c, administration, 40, 'streams');
     const onNodes = await oneOnEachNode(seeded);
     const heard: string[][] = cluster.nodes.map(() => []);
-    const listeners: Redis[] = [];
     for (const [at, node] of cluster.nodes.entries()) {
       const listener = node.client.duplicate();
-      listeners.push(listener);
+      closeLater(() => {
+        listener.disconnect();
+      });
       listener.on('message', (_channel: string, message: string) => heard[at]?.push(message));
       await listener.subscribe(`${c.prefix}:announcements`);
     }
@@ -265,7 +265,6 @@ onCluster(
         what: 'every node to pass on every end',
       });
     }
-    for (const listener of listeners) listener.disconnect();
   },
 );
 
