@@ -275,6 +275,50 @@ describe('GET /auth/logout', () => {
   });
 });
 
+describe('A-102 the way back from the provider', () => {
+  test('A-102 oidcc-client-test-rp-init-logout: with the state of this logout, to where the person wanted', async () => {
+    const client = await c.signedIn();
+    const steps = await client.logout({ returnTo: '/bye' });
+    const { state } = Object.fromEntries(new URL(steps.navigation?.location ?? '').searchParams);
+    expect(new URL(steps.provider?.location ?? '').searchParams.get('state')).toBe(state);
+    expect([steps.back?.status, steps.back?.location]).toEqual([303, '/bye']);
+    // Used up: the same address once more leads nowhere in particular.
+    const again = await client.navigate(`/auth/logout?state=${state ?? ''}`, { site: 'cross-site' });
+    expect([again.status, again.location]).toEqual([303, '/']);
+  });
+
+  test.each([
+    ['oidcc-client-test-rp-init-logout-no-state', 'omit'],
+    ['oidcc-client-test-rp-init-logout-other-state', 'other'],
+  ] as const)('A-102 %s: to the start page, and whoever is signed in stays so', async (_, state) => {
+    c.provider.modes.endSession = { ...c.provider.modes.endSession, state };
+    try {
+      const client = await c.signedIn();
+      const steps = await client.logout({ returnTo: '/bye' });
+      expect([steps.back?.status, steps.back?.location]).toEqual([303, '/']);
+      const other = await c.signedIn({ user: 'bob' });
+      const back = new URL(steps.provider?.location ?? '');
+      const answer = await other.navigate(back.pathname + back.search, { site: 'cross-site' });
+      expect([answer.status, answer.location]).toEqual([303, '/']);
+      expect((await other.me()).status).toBe(200);
+    } finally {
+      c.provider.modes.endSession = { ...c.provider.modes.endSession, state: 'echo' };
+    }
+  });
+
+  test('A-102 the state of another browser’s logout is no state of this one', async () => {
+    const [alice, mallory] = [await c.signedIn(), await c.signedIn({ user: 'mallory' })];
+    const theirs = await mallory.logout({ navigate: false, returnTo: '/theirs' });
+    const navigation = await mallory.navigate(theirs.post.json<{ logoutUrl: string }>().logoutUrl, {
+      site: 'same-origin',
+    });
+    const state = new URL(navigation.location ?? '').searchParams.get('state') ?? '';
+    const answer = await alice.navigate(`/auth/logout?state=${state}`, { site: 'cross-site' });
+    expect([answer.status, answer.location]).toEqual([303, '/']);
+    expect((await alice.me()).status).toBe(200);
+  });
+});
+
 describe('a provider that does not play along', () => {
   test('A-100 without an end-session endpoint the logout ends here, and the person where they wanted', async () => {
     const provider = await startProvider({
