@@ -83,11 +83,11 @@ function* blocks(total: number): Generator<Buffer> {
     yield BLOCK.subarray(0, Math.min(left, BLOCK.length));
 }
 
-/** The same, with a pause after each block: an upload as long as its sender likes. */
+/** The same, with a pause before each block: an upload as long as its sender likes. */
 async function* slowBlocks(total: number, pause: number): AsyncGenerator<Buffer> {
   for (const block of blocks(total)) {
-    yield block;
     await sleep(pause);
+    yield block;
   }
 }
 
