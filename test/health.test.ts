@@ -42,7 +42,8 @@ describe('A-114 livez', () => {
     for (let n = 0; n < 1000; n += 1) expect(await ask('/livez', n % 2)).toEqual(OK);
     // Processes ask a handful of things a second by themselves.
     expect((await commandsRun()) - before).toBeLessThan(500);
-    expect(proxy.stats.connections).toBe(connections);
+    // The connection for slow work is made when it is needed first.
+    expect(proxy.stats.connections - connections).toBeLessThanOrEqual(c.replicas.length);
     expect(c.provider.ledger.hits).toHaveLength(hits);
   });
 
