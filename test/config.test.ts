@@ -862,7 +862,7 @@ describe('what a configuration comes to', () => {
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
       token: 'user',
       csrf: 'header',
-      limits: { parallel: 64 },
+      limits: { parallel: 256 },
       cache: 'no-store',
       headers: { requestAllow: [], responseAllow: [] },
       cookies: [],

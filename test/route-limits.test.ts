@@ -274,9 +274,9 @@ describe('limits.parallel', () => {
     await expectEmptied();
   });
 
-  test('A-120 the default is 64', async () => {
-    const held = await Promise.all(Array.from({ length: 64 }, () => hang(client, '/api/usual/hang')));
-    await eventually(() => c.upstream.requests.length >= 64);
+  test('A-120 the default is 256', async () => {
+    const held = await Promise.all(Array.from({ length: 256 }, () => hang(client, '/api/usual/hang')));
+    await eventually(() => c.upstream.requests.length >= 256);
     expect((await client.api('/api/usual/x')).status).toBe(429);
     held.pop()?.close();
     await eventually(async () => (await client.api('/api/usual/x')).status === 200);

@@ -250,12 +250,12 @@ test('cloakroom check prints the routes as they are matched, with what each asks
     .map(([path, , methods, token, csrf, body, parallel]) => [path, methods, token, csrf, body, parallel]);
   expect(rows).toEqual([
     ['path', 'methods', 'token', 'csrf', 'body', 'parallel'],
-    ['/api/few/still-fewer/', 'DELETE', 'user', 'header', 'any', '64'],
+    ['/api/few/still-fewer/', 'DELETE', 'user', 'header', 'any', '256'],
     ['/open-files/', 'GET', 'none', 'origin', 'any', '-'],
-    ['/api/few/', 'POST GET', 'user', 'header', 'any', '64'],
+    ['/api/few/', 'POST GET', 'user', 'header', 'any', '256'],
     ['/public/', 'all', 'none', 'header', 'any', '-'],
-    ['/either/', 'all', 'user-or-none', 'header', 'any', '64'],
-    ['/files/', 'all', 'user', 'origin', 'any', '64'],
-    ['/api/', 'all', 'user', 'header', 'any', '64'],
+    ['/either/', 'all', 'user-or-none', 'header', 'any', '256'],
+    ['/files/', 'all', 'user', 'origin', 'any', '256'],
+    ['/api/', 'all', 'user', 'header', 'any', '256'],
   ]);
 });

@@ -708,7 +708,7 @@ const route = z
             'is announced, in the middle where it is not.',
           example: '10MiB',
         }),
-        parallel: setting(z.int().min(1).max(100_000).prefault(64), {
+        parallel: setting(z.int().min(1).max(100_000).prefault(256), {
           description:
             'How many requests of one session may be under way at once on this route in one process, open streams included. ' +
             'More are 429. Requests without a session are not counted.',
