@@ -7,7 +7,7 @@ import { deliver, logoutToken, statuses, type Whose } from './support/logout-tok
 import { random, seed } from './support/random.js';
 import { sessionCount } from './support/refused-login.js';
 
-const ROUNDS = 200;
+const ROUNDS = 120;
 
 let room: Cloakroom;
 let provider: FaultProvider;
