@@ -172,6 +172,7 @@ describe('what the token endpoint answers', () => {
   });
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? describe : describe.skip)('exchange, verify, store, confirm, answer', () => {
   let c: Cloakroom;
   let proxy: RedisProxy;

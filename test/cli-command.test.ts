@@ -149,6 +149,7 @@ describe('admin-token', () => {
   });
 });
 
+// The terminal is played by script(1) of Linux.
 (hasTerminals ? test : test.skip)('nothing is asked and nothing drawn where it is not needed', async () => {
   const { screen, code } = await atTerminal(['admin-token', '--name', 'alice', '--role', 'end']);
   expect(code).toBe(0);

@@ -163,6 +163,7 @@ describe('A-108 sessions end', () => {
     expect(await statuses(clients)).toEqual([401]);
   });
 
+  // The terminal is played by script(1) of Linux.
   (hasTerminals ? test : test.skip)('A-111 at a terminal everybody must be typed out', async () => {
     const clients = await people('alice', 'bob');
     const args = ['sessions', 'end', '--all', '--reason', 'breach', '-c', room.first.configFile];
@@ -333,6 +334,7 @@ describe('Redis', () => {
     });
   });
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)('with replicas: what it says about them', async () => {
     const copy = await startRedis({ args: ['--replicaof', '127.0.0.1', String(redis.port)] });
     await eventually(

@@ -221,6 +221,7 @@ describe('A-115 what comes from outside cannot move the terminal of an operator'
     }
   });
 
+  // The terminal is played by script(1) of Linux.
   (hasTerminals ? test : test.skip)('at a terminal of 80 columns no line is longer', async () => {
     const { screen, code } = await atTerminal(['sessions', 'list', '--config', room.first.configFile]);
     expect(code).toBe(0);

@@ -12,6 +12,7 @@ import { ownRedis } from './support/redis.js';
 import { startRedisCluster, type RedisCluster } from './support/redis-cluster.js';
 import { answersOf, cookieOf, seedEach, seedSessions } from './support/seeded.js';
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 const onCluster = ownRedis ? test : test.skip;
 const DAY = 24 * 60 * 60 * 1000;
 const OPERATOR = '401 session-required operator';

@@ -74,6 +74,7 @@ describe('A-114 readyz', () => {
     expect((await commandsRun()) - before).toBeGreaterThanOrEqual(200);
   });
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)(
     'A-114 says so within its time when Redis stops answering, and again when it answers',
     async () => {

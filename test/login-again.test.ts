@@ -95,6 +95,7 @@ test('A-004 a companion cookie that we did not sign ends nobody', async () => {
   }
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? test : test.skip)(
   'A-004 the old session is ended only after the new one is stored: a login that fails leaves it alone',
   async () => {

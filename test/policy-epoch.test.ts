@@ -167,6 +167,7 @@ describe('an epoch that ends', () => {
     expect([...outcomes].filter((outcome) => !['200', OVER].includes(outcome))).toEqual([]);
   });
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)(
     'a Redis that comes back with an older snapshot wakes no session that was ended, as long as a replica remembers',
     async () => {

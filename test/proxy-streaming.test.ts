@@ -249,6 +249,7 @@ describe('A-090 nothing is held back', () => {
     await expect(stream.until('never')).rejects.toThrow(/ended/);
   });
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)('A-090 the last byte comes while Redis hangs', async () => {
     const [drip, events] = [await client.open('/api/drip/20/30'), await client.open('/api/sse/10/50')];
     await Promise.all([drip.until('.'), events.until('"n":1')]);

@@ -8,6 +8,7 @@ import { ownRedis } from './support/redis.js';
 import { startRedisCluster, type RedisCluster } from './support/redis-cluster.js';
 import { StoredSession } from './support/stored-session.js';
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 const onCluster = ownRedis ? test : test.skip;
 /** A request that has no answer after this is one that hangs. */
 const NOT_HANGING = 5000;

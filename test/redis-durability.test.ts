@@ -4,6 +4,7 @@ import { RedisLink } from '../src/store/redis-link.js';
 import { eventually, sleep } from './support/lifetime.js';
 import { ownRedis, startRedis, startRedisProxy, type RedisProxy, type RedisServer } from './support/redis.js';
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 const withReplicas = ownRedis ? describe : describe.skip;
 
 withReplicas('whether a write has a second copy', () => {

@@ -110,6 +110,7 @@ describe('messages from one Redis', () => {
   });
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? test : test.skip)(
   'messages from a Cluster: published at any node, heard; a node that goes is replaced by another',
   async () => {

@@ -88,6 +88,7 @@ test('B-01 a start without Redis: alive but not ready, the API says 503, ready b
   await room.close();
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? test : test.skip)(
   'B-02 Redis killed while serving: 503 and nothing else, no cookie lost, one log line per transition, everybody back',
   async () => {
@@ -192,6 +193,7 @@ describe('B-04 Redis frozen', () => {
     },
   );
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)(
     'just before a refresh: what Redis executes when it wakes locks nobody out',
     async () => {
@@ -291,6 +293,7 @@ describe('B-05 a reply lost after Redis executed the command', () => {
   });
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? test : test.skip)(
   'B-05 C.5 new tokens that wait for a lost store are stored before anybody spends the old refresh token again',
   async () => {

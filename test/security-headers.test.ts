@@ -189,6 +189,7 @@ describe('A-099 every answer forbids framing and sniffing, stays same-origin and
     }
   });
 
+  // Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
   (ownRedis ? test : test.skip)('A-099 with the store or the provider down', async () => {
     c.provider.always('token', { ...faults.serverError });
     const refused = await c.client().login();

@@ -116,6 +116,7 @@ function listeningPorts(pid: number): number[] {
 }
 
 describe('A-065 the process gives nothing away', () => {
+  // It reads /proc.
   const onLinux = process.platform === 'linux' ? test : test.skip;
   onLinux('A-065 it listens on its one port and nothing else: no inspector, no metrics', () => {
     for (const replica of c.replicas) expect(listeningPorts(replica.pid ?? 0)).toEqual([replica.port]);

@@ -2,6 +2,7 @@ import { expect, test } from '@jest/globals';
 import { chromiumPath, launchChromium } from './chromium.js';
 import { startUpstream } from './upstream.js';
 
+// Without a browser there is nothing to start; the test command looks for one first.
 (chromiumPath === undefined ? test.skip : test)(
   'Chromium reaches this machine and nothing else',
   async () => {

@@ -67,6 +67,7 @@ test('delay, refusal and a cut in the middle of a reply', async () => {
   again.disconnect();
 });
 
+// Only a Redis of the tests' own may be killed, frozen or configured; REDIS_URL may be somebody else's.
 (ownRedis ? test : test.skip)(
   'killed and restarted it has its data and its port; frozen it waits',
   async () => {
