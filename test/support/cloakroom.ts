@@ -10,6 +10,7 @@ import { startProvider } from './fault-provider.js';
 import { closeLater, eventually, guard } from './lifetime.js';
 import { RedisProxy, RedisServer, startRedis, type RedisTarget } from './redis.js';
 import { freePort, runSubfolder, scratchFolder, uniqueName } from './run-folder.js';
+import { secretFiles } from './ledger.js';
 import { searchForSecrets, tapFor, type SearchResult, type Tap } from './tap.js';
 import type { Upstream } from './upstream.js';
 import { startUpstream, type RawUpstream } from './upstream.js';
@@ -377,9 +378,13 @@ export class Cloakroom {
     writeFileSync(join(this.folder, name), value);
   }
 
-  /** Looks for every secret of the run in this set's taps and logs. */
+  /**
+   * Looks for the secrets of this test file's providers in what the replicas sent and logged. Those of the other files
+   * are looked for once, at the end of the run: they are a hundred thousand.
+   */
   async search(): Promise<SearchResult> {
     return await searchForSecrets({
+      secrets: secretFiles,
       taps: this.replicas.flatMap((replica) => (replica.tap === undefined ? [] : [replica.tap.file])),
       logs: this.replicas.map((replica) => replica.logFile),
     });

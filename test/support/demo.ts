@@ -6,6 +6,7 @@ import { repository } from './cloakroom.js';
 import type { SecretKind } from './ledger.js';
 import { closeLater, eventually, guard } from './lifetime.js';
 import { freePort, runSubfolder, uniqueName } from './run-folder.js';
+import type { SearchedFiles } from './secret-search.js';
 import { tapFor, type Tap } from './tap.js';
 
 export interface DemoPorts {
@@ -113,8 +114,8 @@ export class Demo {
   }
 
   /** Files for the search: what passed between browser and Cloakroom, and what the processes printed. */
-  get recordings(): { taps: string[]; logs: string[] } {
-    return { taps: [this.tap.file], logs: [this.logFile] };
+  get recordings(): SearchedFiles {
+    return { secrets: [this.secretsFile], taps: [this.tap.file], logs: [this.logFile] };
   }
 
   /** What the provider handed out or was shown so far, by kind. */

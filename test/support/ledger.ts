@@ -76,6 +76,9 @@ export interface DoubleSpend {
   accepted: boolean;
 }
 
+/** Where the providers of this test file write down their secrets. */
+export const secretFiles: string[] = [];
+
 /** What the provider knows about everything it handed out and everything it was shown. */
 export class Ledger {
   readonly codes = new Map<string, CodeRecord>();
@@ -93,6 +96,10 @@ export class Ledger {
   private readonly file = join(runSubfolder('secrets'), `${uniqueName('ledger')}.ndjson`);
   private pending: string[] = [];
   private flushing = false;
+
+  constructor() {
+    secretFiles.push(this.file);
+  }
 
   begin(endpoint: Endpoint, params: URLSearchParams, headers: Hit['headers']): Hit {
     const hit: Hit = { endpoint, at: Date.now(), endedAt: undefined, status: undefined, params, headers };

@@ -34,5 +34,12 @@ export function searchFile(
   file: string,
   options?: { endpoints?: string[]; ignore?: Set<SecretKind>; limit?: number },
 ): { findings: Finding[]; scanned: number };
-export function searchRun(run: string, files?: { taps?: string[]; logs?: string[] }): SearchResult;
+export interface SearchedFiles {
+  /** Where the secrets to look for were written down. */
+  secrets?: string[];
+  taps?: string[];
+  logs?: string[];
+}
+
+export function searchRun(run: string, files?: SearchedFiles): SearchResult;
 export function describeFinding(finding: Finding): string;

@@ -204,9 +204,9 @@ const listed = (folder, ending) =>
         .map((name) => join(folder, name))
     : [];
 
-export function readSecrets(run) {
+export function readSecrets(files) {
   const secrets = [];
-  for (const file of listed(join(run, 'secrets'), '.ndjson')) {
+  for (const file of files.filter((name) => existsSync(name))) {
     for (const line of readFileSync(file, 'utf8').split('\n'))
       if (line !== '') secrets.push(JSON.parse(line));
   }
@@ -222,11 +222,11 @@ export function readEndpoints(run) {
 }
 
 /**
- * Looks for every secret of the run in everything that was recorded. Authorization codes pass through the browser by
- * design and count only in logs.
+ * Looks for every secret of the run in everything that was recorded; with `secrets`, `taps` and `logs` for those of
+ * these files in those. Authorization codes pass through the browser by design and count only in logs.
  */
-export function searchRun(run, { taps, logs } = {}) {
-  const secrets = readSecrets(run);
+export function searchRun(run, { secrets: secretFiles, taps, logs } = {}) {
+  const secrets = readSecrets(secretFiles ?? listed(join(run, 'secrets'), '.ndjson'));
   const index = buildIndex(secrets);
   const endpoints = readEndpoints(run);
   const tapFiles = taps ?? listed(join(run, 'taps'), '.tap');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { once } from 'node:events';
 import { closeLater } from './lifetime.js';
 import { runFolder, runSubfolder, uniqueName } from './run-folder.js';
-import { searchRun, type SearchResult } from './secret-search.js';
+import { searchRun, type SearchedFiles, type SearchResult } from './secret-search.js';
 
 export type { Finding, SearchResult } from './secret-search.js';
 export { describeFinding } from './secret-search.js';
@@ -202,11 +202,9 @@ export function tapFor(targetPort: number, port = 0): Promise<Tap> {
 
 /**
  * Looks for every secret any provider of this run knows in what was recorded: without arguments in all taps and logs
- * of the run, else in the given files.
+ * of the run, else for those of the given files in the given files.
  */
-export async function searchForSecrets(
-  files: { taps?: string[]; logs?: string[] } = {},
-): Promise<SearchResult> {
+export async function searchForSecrets(files: SearchedFiles = {}): Promise<SearchResult> {
   await Promise.all([...live].map((tap) => tap.flush()));
   // Ledgers write what they saw in the next turn of the event loop.
   await new Promise((resolve) => setTimeout(resolve, 5));
