@@ -10,7 +10,7 @@ import { environmentName, formatPath, settings, unwrap } from '../dist/config/se
 
 /** @typedef {import('../dist/config/settings.js').Setting} Setting */
 
-const INTRO = `<!-- Made by scripts/generate-docs.js from src/config/schema.ts: change it there, then \`npm run docs\`. -->
+const INTRO = `<!-- Made by scripts/generate-docs.js from the schemas in src/config/: change it there, then \`npm run docs\`. -->
 
 # Configuration
 

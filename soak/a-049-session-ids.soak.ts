@@ -3,7 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import type { Request, Response } from 'express';
 import { expect } from '@jest/globals';
-import type { Config } from '../src/config/schema.js';
+import type { Config } from '../src/config/config.js';
 import { Logger } from '../src/observability/logger.js';
 import { SessionCreation } from '../src/session/session-creation.js';
 import { MemoryStore } from '../src/store/memory-store.js';

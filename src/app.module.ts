@@ -7,7 +7,7 @@ import { FrontchannelLogoutService } from './auth/frontchannel-logout.service.js
 import { LoginService } from './auth/login.service.js';
 import { LogoutService } from './auth/logout.service.js';
 import { UserSessionsService } from './auth/user-sessions.service.js';
-import type { Config } from './config/schema.js';
+import type { Config } from './config/config.js';
 import { CONFIG } from './config/token.js';
 import { HealthModule } from './health/health.module.js';
 import { HealthService } from './health/health.service.js';

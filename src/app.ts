@@ -4,7 +4,7 @@ import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import express, { type Express } from 'express';
 import { AppModule } from './app.module.js';
-import type { Config } from './config/schema.js';
+import type { Config } from './config/config.js';
 import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';

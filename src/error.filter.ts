@@ -2,7 +2,7 @@ import { Catch, HttpException, type ArgumentsHost, type ExceptionFilter } from '
 import type { Request, Response } from 'express';
 import { CallbackRefusedError } from './auth/callback-refused.js';
 import { errorPage, PAGE_CSP, type PageLinks } from './auth/pages.js';
-import type { Config } from './config/schema.js';
+import type { Config } from './config/config.js';
 import { CloakroomError } from './errors.js';
 import { logRefusal } from './http/log-refusal.js';
 import { problemHeaders, sendProblem } from './http/problem.js';

@@ -7,7 +7,7 @@ import { LoginService } from './auth/login.service.js';
 import { LogoutService } from './auth/logout.service.js';
 import { SessionStart } from './auth/session-start.js';
 import { UserSessionsService } from './auth/user-sessions.service.js';
-import type { Config } from './config/schema.js';
+import type { Config } from './config/config.js';
 import { AuditLog, SYSTEM } from './endings/audit-log.js';
 import { EndingJobs } from './endings/ending-jobs.js';
 import { EndingsService } from './endings/endings.service.js';

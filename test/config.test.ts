@@ -15,7 +15,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import type { Fault } from '../src/config/faults.js';
 import { loadConfig } from '../src/config/load.js';
-import type { Config } from '../src/config/schema.js';
+import type { Config } from '../src/config/config.js';
 import { environmentName, settings } from '../src/config/settings.js';
 import { selfSigned } from './support/certificate.js';
 

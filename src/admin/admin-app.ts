@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import express, { type Express, type RequestHandler } from 'express';
-import type { AdminConfig } from '../config/schema.js';
+import type { AdminConfig } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 import { closeAfter, comesTooLate } from '../http/closing.js';
 import { logRefusal } from '../http/log-refusal.js';

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
-import type { AdminConfig } from '../config/schema.js';
+import type { AdminConfig } from '../config/config.js';
 import type { AuditLog } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
 import { setCaller } from './caller.js';

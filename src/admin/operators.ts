@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
-import type { AdminConfig, AdminRole } from '../config/schema.js';
+import type { AdminConfig, AdminRole } from '../config/config.js';
 
 export interface Operator {
   name: string;

@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { SYSTEM } from '../endings/audit-log.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';

@@ -1,6 +1,6 @@
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
 import type { Request, Response } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { CONFIG } from '../config/token.js';
 import { checkCsrfByOrigin } from '../session/csrf.js';
 import { SessionsService } from '../session/sessions.service.js';

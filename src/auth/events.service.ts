@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { LiveSessions } from '../endings/live-sessions.js';
 import { CloakroomError } from '../errors.js';
 import type { OpenSession } from '../store/session-records.js';

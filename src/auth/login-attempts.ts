@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { cookieValues, cookiesWithPrefix, serializeCookie } from '../http/cookies.js';
 import { cookieNames } from '../session/cookie-names.js';
 import type { OnceRecords } from '../store/once-records.js';

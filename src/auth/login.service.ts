@@ -1,5 +1,5 @@
 import type { Request } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
 import type { Logger } from '../observability/logger.js';

@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { EndingsService } from '../endings/endings.service.js';
 import type { IdentityMarks, Mark } from '../endings/identity-marks.js';
 import { CloakroomError } from '../errors.js';

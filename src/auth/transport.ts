@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import type { Logger } from '../observability/logger.js';

@@ -1,5 +1,5 @@
 import type { Request } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { EndingsService } from '../endings/endings.service.js';
 import type { ListedSession } from '../endings/filter.js';
 import type { SessionDirectory } from '../endings/session-directory.js';

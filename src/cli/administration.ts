@@ -1,6 +1,6 @@
 import { hostname, userInfo } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { Actor } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
 import { Logger } from '../observability/logger.js';

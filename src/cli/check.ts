@@ -1,5 +1,5 @@
 import { formatDuration } from '../config/duration.js';
-import { METHODS, type Config, type ProviderConfig } from '../config/schema.js';
+import { METHODS, type Config, type ProviderConfig } from '../config/config.js';
 import { formatSize } from '../config/size.js';
 import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';

@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { Administration } from './administration.js';
 import { EX_CONFIG } from './exit-codes.js';
 

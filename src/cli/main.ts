@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { formatFault } from '../config/faults.js';
 import { jsonSchema } from '../config/json-schema.js';
 import { loadConfig } from '../config/load.js';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { ADMIN_TOKEN_USAGE, adminTokenCommand } from './admin-token.js';
 import { noMore, readArguments, shielded, UsageError } from './arguments.js';
 import type { Command } from './command.js';

@@ -1,6 +1,6 @@
 import { Agent, request } from 'undici';
 import { formatDuration } from '../config/duration.js';
-import type { Config, ProviderConfig, RouteConfig } from '../config/schema.js';
+import type { Config, ProviderConfig, RouteConfig } from '../config/config.js';
 import { Logger } from '../observability/logger.js';
 import { OidcClient } from '../oidc/oidc-client.js';
 import { providerFetch } from '../oidc/provider-fetch.js';

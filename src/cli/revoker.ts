@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { RevocationQueue } from '../endings/revocation-queue.js';
 import { Logger } from '../observability/logger.js';
 import { Providers } from '../oidc/providers.js';

@@ -1,6 +1,6 @@
 import { parseAddressRange } from '../config/addresses.js';
 import { parseDuration } from '../config/duration.js';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { SessionFilter } from '../endings/filter.js';
 import { UsageError } from './arguments.js';
 

@@ -1,5 +1,5 @@
 import { formatDuration } from '../config/duration.js';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { EndingResult } from '../endings/endings.service.js';
 import { isBroad, isEverybody, type SessionFilter } from '../endings/filter.js';
 import { CloakroomError } from '../errors.js';

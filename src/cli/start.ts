@@ -1,6 +1,6 @@
 import type { Server } from 'node:http';
 import { createApp } from '../app.js';
-import type { AdminConfig, Config } from '../config/schema.js';
+import type { AdminConfig, Config } from '../config/config.js';
 import { Logger } from '../observability/logger.js';
 import type { Services } from '../services.js';
 

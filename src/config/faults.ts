@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import type { Wrong } from './schema.js';
+import type { Wrong } from './setting.js';
 import {
   alternatives,
   formatPath,

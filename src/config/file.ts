@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, parseDocument, type Document } from 'yaml';
-import type { Wrong } from './schema.js';
+import type { Wrong } from './setting.js';
 import { reasonOf } from './secrets.js';
 import type { Path } from './settings.js';
 import type { Tree } from './environment.js';

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { fileSchema, type About } from './schema.js';
+import { fileSchema } from './schema.js';
+import type { About } from './setting.js';
 
 /** The JSON Schema of the file as it is written, for editors. */
 export function jsonSchema(): Record<string, unknown> {

@@ -4,7 +4,8 @@ import { originKey, overlayEnvironment, type Overlay, type VariableWrong } from 
 import { explainIssues, type Fault, type LocatedWrong } from './faults.js';
 import { readConfigFile, type ConfigFile } from './file.js';
 import { checkProcess, crossCheck } from './rules.js';
-import { fileSchema, type Config } from './schema.js';
+import type { Config } from './config.js';
+import { fileSchema } from './schema.js';
 import { resolveConfig } from './resolve.js';
 import { checkSecrets, type SecretSources } from './secrets.js';
 import { formatPath, type Path } from './settings.js';

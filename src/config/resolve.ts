@@ -1,5 +1,7 @@
 import { resolve } from 'node:path';
-import type { AdminConfig, Config, FileConfig, ProviderConfig, RouteConfig, SecretPlace } from './schema.js';
+import type { AdminConfig, Config, ProviderConfig, RouteConfig } from './config.js';
+import type { FileConfig } from './schema.js';
+import type { SecretPlace } from './secret-schema.js';
 import { secretRef, type SecretSources } from './secrets.js';
 
 /** From what was written to what the server uses. Called only for a configuration without faults. */

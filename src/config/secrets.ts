@@ -1,6 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
-import { NOT_REDIS, redisUrl, secretPlace, type SecretPlace, type SecretRef, type Wrong } from './schema.js';
+import type { SecretRef } from './config.js';
+import { secretPlace, type SecretPlace } from './secret-schema.js';
+import type { Wrong } from './setting.js';
+import { NOT_REDIS, redisUrl } from './store-schema.js';
 import type { LocatedWrong } from './faults.js';
 import { formatPath, type Path } from './settings.js';
 

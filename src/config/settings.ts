@@ -1,5 +1,6 @@
 import type { z } from 'zod';
-import { fileSchema, type About } from './schema.js';
+import { fileSchema } from './schema.js';
+import type { About } from './setting.js';
 
 /** The schema read as a tree of settings: what exists at a path, under which name in the environment. */
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Config, ProviderConfig } from '../config/schema.js';
+import type { Config, ProviderConfig } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import { endingBy } from '../store/ending.js';

@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { EPOCH_CHANGED, type PolicyEpoch } from '../store/policy-epoch.js';
 import type { OpenSession } from '../store/session-records.js';
 import type { EndCause, Store } from '../store/store.js';

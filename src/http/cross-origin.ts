@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { requestId } from '../observability/request-id.js';
 import { closeAfter } from './closing.js';
 import { DATA_CSP, securityHeaders } from './security-headers.js';

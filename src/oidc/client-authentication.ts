@@ -1,5 +1,5 @@
 import { ClientSecretBasic, ClientSecretPost, type ClientAuth } from 'openid-client';
-import type { ProviderConfig } from '../config/schema.js';
+import type { ProviderConfig } from '../config/config.js';
 import type { Logger } from '../observability/logger.js';
 
 /**

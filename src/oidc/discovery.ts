@@ -1,5 +1,5 @@
 import * as oidc from 'openid-client';
-import type { ProviderConfig } from '../config/schema.js';
+import type { ProviderConfig } from '../config/config.js';
 import type { ProviderFetch } from './provider-fetch.js';
 import { normaliseTokenAnswer } from './token-answer.js';
 import { UnusableAnswerError } from './unusable-answer.js';

@@ -1,5 +1,5 @@
 import * as oidc from 'openid-client';
-import type { ProviderConfig } from '../config/schema.js';
+import type { ProviderConfig } from '../config/config.js';
 import type { Logger } from '../observability/logger.js';
 import { clientAuthentication } from './client-authentication.js';
 import { discover } from './discovery.js';

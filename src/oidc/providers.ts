@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import type { Logger } from '../observability/logger.js';
 import { OidcClient } from './oidc-client.js';
 

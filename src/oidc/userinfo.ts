@@ -1,5 +1,5 @@
 import { compactVerify, decodeProtectedHeader } from 'jose';
-import type { ProviderConfig } from '../config/schema.js';
+import type { ProviderConfig } from '../config/config.js';
 import { isTooDeep } from './nesting.js';
 import type { Fetch } from './provider-fetch.js';
 import { TokenError } from './signed-token.js';

@@ -1,5 +1,5 @@
 import { Agent } from 'undici';
-import type { Config, RouteConfig } from '../config/schema.js';
+import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 
 export const CSRF_HEADER = 'x-csrf';

@@ -1,5 +1,5 @@
 import { sign, unsign } from 'cookie-signature';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { cookiesWithPrefix, cookieValues, serializeCookie } from '../http/cookies.js';
 import { Recent } from '../store/recent.js';
 import { sessionHandle } from '../store/session-records.js';

@@ -3,7 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import type { Request, Response } from 'express';
 import { expect, test } from '@jest/globals';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { Logger } from '../observability/logger.js';
 import { MemoryStore } from '../store/memory-store.js';
 import { RevocationEnvelopes } from '../store/revocation-envelope.js';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { RedisStore } from 'connect-redis';
 import type { Request, Response } from 'express';
 import session from 'express-session';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { sessionHandle, type SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
 import { cookieNames } from './cookie-names.js';

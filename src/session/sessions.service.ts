@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express';
-import type { Config } from '../config/schema.js';
+import type { Config } from '../config/config.js';
 import { SYSTEM, type Actor } from '../endings/audit-log.js';
 import type { EndingsService } from '../endings/endings.service.js';
 import type { RevocationQueue } from '../endings/revocation-queue.js';

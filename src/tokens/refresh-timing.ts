@@ -1,4 +1,4 @@
-import type { ProviderConfig } from '../config/schema.js';
+import type { ProviderConfig } from '../config/config.js';
 import type { ProviderFailure } from '../oidc/oidc-errors.js';
 import type { Tokens } from '../store/session-contents.js';
 

@@ -1,0 +1,104 @@
+// The configuration as the server uses it: durations in milliseconds, everything frozen.
+
+/** A secret that lives outside the file. Read anew at each call, so that it can be rotated in place. */
+export interface SecretRef {
+  read(): string;
+}
+export type Rotation =
+  | { readonly policy: 'strict' }
+  | { readonly policy: 'none' }
+  | { readonly policy: 'leeway'; readonly leeway: number };
+export interface ProviderConfig {
+  readonly name: string;
+  readonly issuer: string;
+  readonly clientId: string;
+  readonly clientSecret: SecretRef;
+  readonly clientAuth: 'client_secret_basic' | 'client_secret_basic_plain' | 'client_secret_post';
+  readonly scopes: readonly string[];
+  readonly rotation: Rotation;
+  readonly timeout: number;
+  readonly metadataTimeout: number;
+  readonly endpointHosts: readonly string[];
+  readonly idTokenAlgs: readonly string[];
+  readonly clockTolerance: number;
+  readonly userinfo: 'off' | 'optional' | 'required';
+  readonly responseMode: 'query' | 'form_post';
+  readonly idTokenHint: boolean;
+  readonly revokeOnLogout: boolean;
+  readonly backchannelLogout: 'lenient' | 'strict' | 'off';
+  readonly revokeOnBackchannelLogout: boolean;
+  readonly frontchannelLogout: boolean;
+  readonly accessTokenLifetime: number;
+  readonly pkceUnadvertised: 'refuse' | 'allow';
+  readonly authorizationParameters: Readonly<Record<string, string>>;
+}
+/** What passes the proxy. TRACE and CONNECT never do. */
+export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+export interface RouteConfig {
+  readonly path: string;
+  readonly upstream: string;
+  readonly methods: readonly string[];
+  readonly token: 'user' | 'none' | 'user-or-none';
+  readonly csrf: 'header' | 'origin';
+  /** `requestBody` in bytes; undefined: no limit. */
+  readonly limits: { readonly requestBody?: number | undefined; readonly parallel: number };
+  readonly cache: 'no-store' | 'upstream';
+  readonly headers: { readonly requestAllow: readonly string[]; readonly responseAllow: readonly string[] };
+  readonly cookies: readonly string[];
+  readonly timeouts: { readonly connect: number; readonly firstByte: number; readonly idle: number };
+}
+export type AdminRole = 'read' | 'end';
+export interface AdminConfig {
+  readonly host: string;
+  readonly port: number;
+  /** `sha256` is the hash of the token in lower-case hexadecimal digits. */
+  readonly tokens: readonly { readonly name: string; readonly role: AdminRole; readonly sha256: string }[];
+  /** Absolute paths of PEM files. */
+  readonly tls:
+    | { readonly certificate: string; readonly key: string; readonly clientAuthority: string | undefined }
+    | undefined;
+  /** `name` is the common name of a client certificate. */
+  readonly clients: readonly { readonly name: string; readonly role: AdminRole }[];
+  readonly requestsPerMinute: number;
+}
+export interface Config {
+  readonly publicUrl: string;
+  readonly secureCookies: boolean;
+  readonly listen: {
+    readonly host: string;
+    readonly port: number;
+    readonly trustedProxies: readonly string[];
+  };
+  readonly store:
+    | { readonly kind: 'memory' }
+    | {
+        readonly kind: 'redis';
+        readonly url: string;
+        readonly prefix: string;
+        readonly connectTimeout: number;
+        readonly commandTimeout: number;
+        readonly cluster: boolean;
+      };
+  readonly secrets: {
+    readonly cookie: readonly Buffer[];
+    readonly seal: readonly Buffer[];
+    readonly revocation: readonly Buffer[];
+  };
+  readonly revocation: { readonly publicKey: string | undefined; readonly retryFor: number };
+  readonly providers: readonly ProviderConfig[];
+  readonly session: {
+    readonly idle: number;
+    readonly absolute: number;
+    readonly sameSite: 'strict' | 'lax';
+    readonly address: 'off' | 'network' | 'full';
+    readonly warnBefore: number;
+    readonly freshLoginFor: number;
+  };
+  readonly me: { readonly anonymous: 'problem' | 'ok'; readonly claims: readonly string[] };
+  readonly cors: { readonly origins: readonly string[] };
+  readonly routes: readonly RouteConfig[];
+  readonly frontend: { readonly folder: string } | undefined;
+  readonly admin: AdminConfig | undefined;
+  readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
+  readonly shutdown: { readonly delay: number; readonly drain: number };
+}
