@@ -1,19 +1,6 @@
-import { randomBytes } from 'node:crypto';
-import { IncomingMessage, ServerResponse } from 'node:http';
-import { Socket } from 'node:net';
-import type { Request, Response } from 'express';
 import { expect } from '@jest/globals';
-import type { Config } from '../src/config/config.js';
-import { Logger } from '../src/observability/logger.js';
-import { SessionCreation } from '../src/session/session-creation.js';
-import { MemoryStore } from '../src/store/memory-store.js';
-import { RevocationEnvelopes } from '../src/store/revocation-envelope.js';
-import { Sealer } from '../src/store/sealer.js';
-import { indexKeys, ServerSeal } from '../src/store/server-seal.js';
-import type { SessionContents } from '../src/store/session-contents.js';
-import { SessionIndex } from '../src/store/session-index.js';
-import { sessionHandle, SessionRecords } from '../src/store/session-records.js';
 import { startCloakroom } from '../test/support/cloakroom.js';
+import { makeSessions } from '../test/support/made-sessions.js';
 import { loginsLast } from '../test/support/over-at-once.js';
 import { logIn } from './people.js';
 import { scenario, type Say } from './scenario.js';
@@ -58,52 +45,6 @@ class Ids {
 /** The id in a `Cookie` value, signature and encoding taken off. */
 const idOf = (value: string): string => /^s(?::|%3A)([A-Za-z0-9_-]{43})\./.exec(value)?.[1] ?? '';
 
-/** Everything a login does to make a session but the login: express-session chooses the id, the record is sealed and stored. */
-async function createSessions(count: number, ids: Ids): Promise<void> {
-  const config = {
-    secureCookies: true,
-    session: { idle: 60_000, absolute: 3_600_000, sameSite: 'strict' },
-    secrets: { cookie: [randomBytes(32)], seal: [randomBytes(32)] },
-  } as unknown as Config;
-  const store = new MemoryStore();
-  const { prefix } = store;
-  const sealer = new Sealer(config.secrets.seal, prefix);
-  const records = new SessionRecords({
-    store,
-    sealer,
-    serverSeal: new ServerSeal(sealer),
-    index: new SessionIndex(store, indexKeys(config.secrets.seal, prefix), 3_600_000),
-    envelopes: new RevocationEnvelopes({ secrets: [], publicKey: undefined, prefix }),
-    logger: new Logger('error'),
-  });
-  const creation = new SessionCreation(config, records);
-  const now = Date.now();
-  const contents = {
-    createdAt: now,
-    absoluteAt: now + 3_600_000,
-    claims: {},
-    tokens: {},
-    client: {},
-  } as unknown as SessionContents;
-  const socket = new Socket();
-  for (let n = 0; n < count; n += 1) {
-    const request = new IncomingMessage(socket) as Request;
-    request.url = request.originalUrl = '/auth/callback';
-    // A planted id must not be taken over.
-    request.headers = { 'x-forwarded-proto': 'https', cookie: '__Host-cloakroom-session=planted' };
-    Object.defineProperty(request, 'secure', { value: true });
-    const response = new ServerResponse(request) as unknown as Response;
-    const handle = await creation.create(request, response, contents);
-    response.writeHead(303);
-    const line = String(response.getHeader('set-cookie'));
-    const id = idOf(line.slice(line.indexOf('=') + 1));
-    ids.add(id);
-    if (handle !== sessionHandle(Buffer.from(id, 'base64url')))
-      throw new Error('the cookie is not that of the session');
-  }
-  await store.close();
-}
-
 scenario(
   'A-049',
   `${String(LOGINS)} real logins and ${String(CREATED)} sessions created by the code that a login calls: no id twice, no bit that leans`,
@@ -114,7 +55,8 @@ scenario(
     );
     const created = new Ids();
     // A store of its own for each part: a million records would fill the memory.
-    while (created.count < CREATED) await createSessions(PART, created);
+    while (created.count < CREATED)
+      await makeSessions(PART, (secret) => created.add(secret.toString('base64url')));
     created.judge(say, 'ids of created sessions');
 
     const c = await startCloakroom({ tap: false });

@@ -3,6 +3,7 @@ import { BrowserClient, type BrowserResponse } from '../test/support/browser-cli
 import { startCloakroom, type Cloakroom } from '../test/support/cloakroom.js';
 import { FRAMING_CASES, SMUGGLED } from '../test/support/framing-cases.js';
 import { random } from '../test/support/random.js';
+import { AMBIGUOUS, randomPath } from '../test/support/random-paths.js';
 import { sendRaw } from '../test/support/raw.js';
 import { scriptRequest, sessionPair } from '../test/support/script-request.js';
 import { startRawUpstream, type RawRequest, type RawUpstream } from '../test/support/upstream.js';
@@ -63,8 +64,6 @@ const echo = ({ requestLine, method }: RawRequest): string =>
   `HTTP/1.1 200 OK\r\nContent-Length: ${String(requestLine.length)}\r\n\r\n${method === 'HEAD' ? '' : requestLine}`;
 
 /** What an upstream could take for another path than the one that was authorised. */
-const AMBIGUOUS = /\/\.{1,2}(;|\/|$)|\/\/|\\|%2[EeFf]|%5[Cc]|%0|%[89][0-9a-f]|#|%25[0-9A-Fa-f]{2}/;
-
 /** Tricks with paths: dot segments, separators, escapes, doubled and broken ones, in every place. */
 function pathTricks(): string[] {
   const dots = [
@@ -125,46 +124,9 @@ scenario(
     const victim = await signIn('bob');
 
     const draw = random('behind nginx');
-    const pieces = [
-      '.',
-      '..',
-      '/',
-      '//',
-      '%2e',
-      '%2F',
-      '%5c',
-      '\\',
-      ';',
-      '%00',
-      '%25',
-      '2e',
-      'x',
-      'admin',
-      '%',
-    ];
-    pieces.push(
-      '~',
-      '%C3%A9',
-      '?',
-      '#',
-      '@',
-      ':',
-      '%7E',
-      '%41',
-      'é',
-      '%3b',
-      '*',
-      '+',
-      'api',
-      '%0d%0a',
-      '%u002e',
-    );
     const paths = pathTricks();
     for (let n = 0; n < RANDOM_PATHS; n += 1) {
-      paths.push(
-        draw.pick(['/api/', '/pub/', '/api', '/']) +
-          Array.from({ length: draw.int(1, 7) }, () => draw.pick(pieces)).join(''),
-      );
+      paths.push(randomPath(draw, ['/api/', '/pub/', '/api', '/']));
     }
     for (const [what, port] of [
       ['passed on as it came', nginx.asItCame],

@@ -1,15 +1,12 @@
-import { randomBytes } from 'node:crypto';
 import { expect } from '@jest/globals';
 import { Administration } from '../test/support/administration.js';
-import { startCloakroom, type Cloakroom } from '../test/support/cloakroom.js';
+import type { Cloakroom } from '../test/support/cloakroom.js';
 import { liveTokensOf, revocationsOf } from '../test/support/ended-for-good.js';
 import { eventually, sleep } from '../test/support/lifetime.js';
-import { loginsLast } from '../test/support/over-at-once.js';
 import { random } from '../test/support/random.js';
 import { cookieOf, onEveryReplica } from '../test/support/seeded.js';
-import { startPlainUpstream } from './load.js';
 import { ms, scenario, target, type Say } from './scenario.js';
-import { seedPeople, statusesAt, type SeededPerson } from './seeded-people.js';
+import { seedPeople, startSeedable, statusesAt, type SeededPerson } from './seeded-people.js';
 
 const SESSIONS = 10_000;
 const REPLICAS = 4;
@@ -61,20 +58,8 @@ scenario(
   `${String(SESSIONS)} sessions over ${String(REPLICAS)} replicas: everybody is ended, and each cookie is refused by each replica at once`,
   10,
   async (say) => {
-    const env = { REVOCATION: randomBytes(32).toString('hex') };
-    const c = await startCloakroom({
-      replicas: REPLICAS,
-      tap: false,
-      env,
-      upstream: await startPlainUpstream(),
-      config: {
-        store: { redis: { commandTimeout: '5s' } },
-        secrets: { revocation: [{ env: 'REVOCATION' }] },
-      },
-    });
-    loginsLast(c.provider, 3600);
+    const { c, env, seeder } = await startSeedable(REPLICAS);
     const dice = random('forced logout');
-    const seeder = await Administration.start(c, env);
     const people = dice.shuffle(
       await seedPeople(c, seeder, SESSIONS, (i) => ({ subject: `person-${String(i)}` }), say),
     );

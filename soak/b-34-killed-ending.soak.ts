@@ -1,14 +1,11 @@
-import { randomBytes } from 'node:crypto';
 import { expect } from '@jest/globals';
 import { Administration } from '../test/support/administration.js';
-import { startCloakroom, type Cloakroom, type Replica } from '../test/support/cloakroom.js';
+import type { Cloakroom, Replica } from '../test/support/cloakroom.js';
 import { liveTokensOf, queued, revocationsOf, sessionsLeft } from '../test/support/ended-for-good.js';
 import { eventually, sleep } from '../test/support/lifetime.js';
-import { loginsLast } from '../test/support/over-at-once.js';
 import { random, type Random } from '../test/support/random.js';
-import { startPlainUpstream } from './load.js';
 import { scenario, type Say } from './scenario.js';
-import { seedPeople, statusesAt, type SeededPerson } from './seeded-people.js';
+import { seedPeople, startSeedable, statusesAt, type SeededPerson } from './seeded-people.js';
 
 const SESSIONS = 10_000;
 const ROUNDS = 5;
@@ -99,20 +96,8 @@ scenario(
   `${String(ROUNDS)} times kill -9 in the middle of ending ${String(SESSIONS)} sessions, of whoever asked and of a replica that went on: another finishes, none is accepted, each refresh token is revoked`,
   20,
   async (say) => {
-    const env = { REVOCATION: randomBytes(32).toString('hex') };
-    const c = await startCloakroom({
-      replicas: REPLICAS,
-      tap: false,
-      env,
-      upstream: await startPlainUpstream(),
-      config: {
-        store: { redis: { commandTimeout: '5s' } },
-        secrets: { revocation: [{ env: 'REVOCATION' }] },
-      },
-    });
-    loginsLast(c.provider, 3600);
+    const { c, env, seeder } = await startSeedable(REPLICAS);
     const dice = random('killed ending');
-    const seeder = await Administration.start(c, env);
     for (let number = 1; number <= ROUNDS; number += 1) {
       const name = `round-${String(number)}`;
       const people = await seedPeople(

@@ -1,13 +1,35 @@
-import type { Administration } from '../test/support/administration.js';
-import type { Cloakroom } from '../test/support/cloakroom.js';
+import { randomBytes } from 'node:crypto';
+import { Administration } from '../test/support/administration.js';
+import { startCloakroom, type Cloakroom } from '../test/support/cloakroom.js';
 import { sendMany } from '../test/support/many-requests.js';
+import { loginsLast } from '../test/support/over-at-once.js';
 import { cookieOf, seedEach } from '../test/support/seeded.js';
+import { startPlainUpstream } from './load.js';
 import type { Say } from './scenario.js';
 
 const PART = 5000;
 
 export type SeededPerson = Awaited<ReturnType<typeof seedEach>>[number];
 export type Wish = Parameters<typeof seedEach>[2][number];
+
+/** Replicas that know the key for revocation, and what puts sessions into their store. */
+export async function startSeedable(
+  replicas: number,
+): Promise<{ c: Cloakroom; env: Record<string, string>; seeder: Administration }> {
+  const env = { REVOCATION: randomBytes(32).toString('hex') };
+  const c = await startCloakroom({
+    replicas,
+    tap: false,
+    env,
+    upstream: await startPlainUpstream(),
+    config: {
+      store: { redis: { commandTimeout: '5s' } },
+      secrets: { revocation: [{ env: 'REVOCATION' }] },
+    },
+  });
+  loginsLast(c.provider, 3600);
+  return { c, env, seeder: await Administration.start(c, env) };
+}
 
 /** Sessions without logins, with real cookies and with tokens that the provider knows. */
 export async function seedPeople(

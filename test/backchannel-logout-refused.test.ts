@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { BrowserResponse } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
-import { startProvider, type FaultProvider, type Json } from './support/fault-provider.js';
+import { startProvider, type FaultProvider } from './support/fault-provider.js';
 import { expectLeftClean } from './support/left-clean.js';
 import {
+  claims,
+  typ,
   deliver,
   isAlive,
   logoutToken,
@@ -38,12 +40,8 @@ afterAll(async () => {
   await room.close();
 });
 
-const claims = (change: (claims: Json) => Json): LogoutTokenChange => ({
-  claims: (all) => ({ ...all, ...change(all) }),
-});
 const without = (name: string): LogoutTokenChange => claims(() => ({ [name]: undefined }));
 const events = (value: unknown): LogoutTokenChange => claims(() => ({ events: value }));
-const typ = (value: unknown): LogoutTokenChange => ({ header: (header) => ({ ...header, typ: value }) });
 const now = (): number => Math.floor(Date.now() / 1000);
 
 function expectRefusal(answer: BrowserResponse, status = 400): void {

@@ -5,6 +5,8 @@ import { startProvider, type FaultProvider, type Json } from './support/fault-pr
 import { expectLeftClean } from './support/left-clean.js';
 import { sleep } from './support/lifetime.js';
 import {
+  claims,
+  typ,
   deliver,
   isAlive,
   logoutToken,
@@ -53,12 +55,6 @@ afterAll(async () => {
   await room.close();
 });
 
-const claims = (change: (claims: Json) => Json): LogoutTokenChange => ({
-  claims: (all) => ({ ...all, ...change(all) }),
-});
-const typ = (value: string | undefined): LogoutTokenChange => ({
-  header: (header) => ({ ...header, typ: value }),
-});
 const now = (): number => Math.floor(Date.now() / 1000);
 
 /** Exactly 200, where some clients answer 204. */

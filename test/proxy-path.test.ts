@@ -3,6 +3,7 @@ import type { BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { random } from './support/random.js';
+import { AMBIGUOUS, randomPath } from './support/random-paths.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
 import { scriptRequest, type ScriptRequest } from './support/script-request.js';
 import { startRawUpstream, startSink, type RawUpstream, type Sink } from './support/upstream.js';
@@ -167,37 +168,14 @@ describe('A-080 what reaches the upstream is exactly what was authorised', () =>
 
   test('A-080 random paths: refused, or at the upstream under a prefix of ours and free of anything ambiguous', async () => {
     const draw = random('paths');
-    const pieces = [
-      '.',
-      '..',
-      '/',
-      '//',
-      '%2e',
-      '%2F',
-      '%5c',
-      '\\',
-      ';',
-      '%00',
-      '%25',
-      '2e',
-      'x',
-      'admin',
-      '%',
-      '~',
-      '%C3%A9',
-    ];
-    pieces.push('?', '#', '@', ':', '%7E', '%41', 'é', '%3b', '*', '+', ' %', 'api');
     for (let round = 0; round < 1500; round += 1) {
-      const tail = Array.from({ length: draw.int(1, 7) }, () => draw.pick(pieces))
-        .join('')
-        .replaceAll(' ', '');
-      const { answer } = await send({ target: draw.pick(['/api/', '/svc/', '/api', '/']) + tail });
+      const { answer } = await send({ target: randomPath(draw, ['/api/', '/svc/', '/api', '/']) });
       expect([200, 400, 401, 403, 404]).toContain(answer?.status);
     }
     for (const { target } of [...upstream.requests, ...admin.requests]) {
       const path = target.split('?')[0] ?? '';
       expect(path).toMatch(/^\/(api|inner)\//);
-      expect(path).not.toMatch(/\/\.{1,2}(;|\/|$)|\/\/|\\|%2[EeFf]|%5[Cc]|%0|#|%25[0-9A-Fa-f]{2}/);
+      expect(path).not.toMatch(AMBIGUOUS);
     }
     expect(upstream.requests.length).toBeGreaterThan(50);
   });

@@ -1,9 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { Agent, request as httpRequest } from 'node:http';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { startCloakroom, type Cloakroom, type Replica } from './support/cloakroom.js';
+import { program, startCloakroom, type Cloakroom, type Replica } from './support/cloakroom.js';
 import { startProvider } from './support/fault-provider.js';
 import { expectLeftClean } from './support/left-clean.js';
-import { eventually, sleep } from './support/lifetime.js';
+import { eventually, guard, sleep } from './support/lifetime.js';
 import { random } from './support/random.js';
 import { sessionPair } from './support/script-request.js';
 import { StoredSession } from './support/stored-session.js';
@@ -120,6 +122,29 @@ describe('B-35 SIGTERM', () => {
     provider.always('refresh', undefined);
     expect((await client.api('/api/x', { replica: 1 })).status).toBe(200);
     expect(provider.ledger.doubleSpends).toHaveLength(0);
+  });
+
+  test('B-35 it ends as well when whoever read the log has gone, and its last lines cannot be written', async () => {
+    const c = await start({ replicas: 1, config: { shutdown: { delay: '0s', drain: '5s' } } });
+    await c.first.stop();
+    // From the signal on every write waits for its turn, so that lines are still under way when the process is about to exit.
+    const busy = `import { pbkdf2 } from 'node:crypto'; const again = () => pbkdf2('', '', 1e6, 32, 'sha256', again); process.on('SIGTERM', again);`;
+    // Not through the rig, which reads the log to its end.
+    const child = spawn(
+      process.execPath,
+      ['--import', `data:text/javascript,${busy}`, program, 'start', '--config', c.first.configFile],
+      { env: { ...c.first.environment, UV_THREADPOOL_SIZE: '1' }, stdio: ['ignore', 'pipe', 'ignore'] },
+    );
+    guard(child);
+    const ended = once(child, 'exit');
+    let log = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      log += chunk.toString();
+    });
+    await eventually(() => log.includes('"listening"'), { timeout: 20_000 });
+    child.stdout.destroy();
+    child.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
   });
 
   test('B-35 with nothing to do it ends by itself, also on SIGINT, and a second signal does no harm', async () => {

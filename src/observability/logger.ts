@@ -21,7 +21,9 @@ export class Logger {
         timestamp: () => `,"time":"${new Date().toISOString()}"`,
         formatters: { level: (label) => ({ level: label }) },
       },
-      destination ?? pino.destination({ dest: 1, sync: false, minLength: 0 }),
+      // Each line is written at once. With a minimum of 0 `flush` would not wait for it, and at the exit a line that is
+      // still waiting is tried again for ever when whoever read the log has gone.
+      destination ?? pino.destination({ dest: 1, sync: false, minLength: 1 }),
     );
     this.#audit = this.#pino.child({ log: 'audit' }, { level: 'info' });
   }
@@ -51,7 +53,7 @@ export class Logger {
     this.#audit.info(safeFields(event, fields));
   }
 
-  /** Waits until everything written so far has left the process. */
+  /** Waits until everything written so far has left the process, or nobody reads it any more. */
   flush(): Promise<void> {
     return new Promise((resolve) => {
       this.#pino.flush(() => {

@@ -16,7 +16,7 @@ import type { Upstream } from './upstream.js';
 import { startUpstream, type RawUpstream } from './upstream.js';
 
 export const repository = resolve(fileURLToPath(new URL('../..', import.meta.url)));
-const program = join(repository, 'bin', 'cloakroom.js');
+export const program = join(repository, 'bin', 'cloakroom.js');
 
 /** A configuration file's content. Loose on purpose: tests write wrong ones too. */
 export type ConfigFile = Record<string, unknown>;
@@ -106,6 +106,10 @@ export class Replica {
     return `http://127.0.0.1:${String(this.clientPort)}`;
   }
 
+  get environment(): Record<string, string> {
+    return cleanEnvironment(this.options.env);
+  }
+
   async start(): Promise<void> {
     if (this.running) return;
     const from = this.mark();
@@ -114,7 +118,7 @@ export class Replica {
       [...this.options.nodeArgs, program, 'start', '--config', this.configFile],
       {
         cwd: repository,
-        env: cleanEnvironment(this.options.env),
+        env: this.environment,
         stdio: ['ignore', 'pipe', 'pipe'],
       },
     );

@@ -27,6 +27,16 @@ export interface LogoutTokenChange {
   payload?: (claims: Json) => string;
 }
 
+/** Changes of claims; undefined removes one. */
+export const claims = (change: (claims: Json) => Json): LogoutTokenChange => ({
+  claims: (all) => ({ ...all, ...change(all) }),
+});
+
+/** @param value of the header; undefined removes it */
+export const typ = (value: unknown): LogoutTokenChange => ({
+  header: (header) => ({ ...header, typ: value }),
+});
+
 /** A logout token as Back-Channel Logout 1.0 section 2.4 recommends it, but for the changes. */
 export async function logoutToken(
   provider: FaultProvider,
@@ -34,7 +44,7 @@ export async function logoutToken(
   change: LogoutTokenChange = {},
 ): Promise<string> {
   const now = Math.floor(Date.now() / 1000) + provider.modes.clockOffset;
-  let claims: Json = {
+  let payload: Json = {
     iss: provider.issuer,
     aud: provider.clientId,
     iat: now,
@@ -44,11 +54,11 @@ export async function logoutToken(
     sid,
     events: { [LOGOUT_EVENT]: {} },
   };
-  if (change.claims !== undefined) claims = change.claims(claims);
+  if (change.claims !== undefined) payload = change.claims(payload);
   return signJwt({
     key: change.key ?? provider.signingKey,
     header: { typ: 'logout+jwt' },
-    payload: change.payload === undefined ? claims : change.payload(claims),
+    payload: change.payload === undefined ? payload : change.payload(payload),
     mutateHeader: change.header,
     trick: change.signing,
     clientSecret: provider.clientSecret,

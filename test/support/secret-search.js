@@ -59,27 +59,38 @@ function isTelling(part) {
 }
 
 export function buildIndex(secrets) {
-  const bitmap = new Uint32Array(2 ** BITS / 32);
-  const table = new Map();
-  let patterns = 0;
+  const index = emptyIndex();
   let tooShort = 0;
   for (const [kind, value] of secrets) {
     const parts = partsOf(value).filter(isTelling);
     if (parts.length === 0) tooShort += 1;
-    for (const part of parts) {
-      for (const { form, bytes } of formsOf(part)) {
-        const hash = hashOf(bytes, bytes.length - WINDOW);
-        const slot = hash >>> (32 - BITS);
-        bitmap[slot >>> 5] |= 1 << (slot & 31);
-        const entry = { kind, form, bytes };
-        const others = table.get(hash);
-        if (others === undefined) table.set(hash, [entry]);
-        else if (!others.some((other) => other.bytes.equals(bytes))) others.push(entry);
-        patterns += 1;
-      }
-    }
+    for (const part of parts) for (const { form, bytes } of formsOf(part)) add(index, { kind, form, bytes });
   }
-  return { bitmap, table, patterns, tooShort };
+  return { ...index, tooShort };
+}
+
+function emptyIndex() {
+  return { bitmap: new Uint32Array(2 ** BITS / 32), table: new Map(), patterns: 0 };
+}
+
+function add(index, entry) {
+  const { bytes } = entry;
+  const hash = hashOf(bytes, bytes.length - WINDOW);
+  const slot = hash >>> (32 - BITS);
+  index.bitmap[slot >>> 5] |= 1 << (slot & 31);
+  const others = index.table.get(hash);
+  if (others === undefined) index.table.set(hash, [entry]);
+  else if (!others.some((other) => other.bytes.equals(bytes))) others.push(entry);
+  index.patterns += 1;
+}
+
+/** Which of these stand in the bytes, as they are. */
+export function foundIn(bytes, words) {
+  const index = emptyIndex();
+  const found = new Set(words.filter((word) => word.length < WINDOW && bytes.includes(word)));
+  for (const word of words) if (word.length >= WINDOW) add(index, { bytes: word });
+  scan(index, bytes, bytes.length, (entry) => found.add(entry.bytes));
+  return [...found];
 }
 
 function hashOf(bytes, from) {
