@@ -27,7 +27,7 @@ export class RedisCluster implements RedisTarget {
     while (ports.length < masters) {
       const port = await freePort();
       // Nodes talk to one another at a port 10000 higher.
-      if (port < 55_000 && !ports.includes(port)) ports.push(port);
+      if (port < 22_000 && !ports.includes(port)) ports.push(port);
     }
     const args = [
       ...['--cluster-enabled', 'yes', '--cluster-node-timeout', String(NODE_TIMEOUT)],
