@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EndingResult } from '../../src/endings/endings.service.js';
@@ -42,6 +42,9 @@ interface Answer {
   error?: string;
   progress?: number;
 }
+
+/** Milliseconds. */
+const LATE_AFTER = 45_000;
 
 const program = fileURLToPath(new URL('administration-process.js', import.meta.url));
 
@@ -183,9 +186,27 @@ export class Administration {
     if (!this.alive) return Promise.reject(new Error('the administration is gone'));
     this.sent += 1;
     const id = this.sent;
-    return new Promise((resolve, reject) => {
+    // A test that waits in vain is ended by its own time, and does not say what it waited for.
+    const late = setTimeout(() => {
+      process.stderr.write(`still no answer to "${act}"; its process: ${this.state()}\n`);
+    }, LATE_AFTER);
+    const answer = new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
       this.child.send({ id, act, args });
     });
+    return answer.finally(() => {
+      clearTimeout(late);
+    });
+  }
+
+  /** Whether the kernel says that it runs, sleeps or was stopped, and the time it has used. Linux alone tells. */
+  private state(): string {
+    try {
+      const stat = readFileSync(`/proc/${String(this.child.pid)}/stat`, 'utf8');
+      const [state, ...numbers] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return `${String(state)}, ${String(numbers[10])} + ${String(numbers[11])} ticks`;
+    } catch (error) {
+      return String(error);
+    }
   }
 }
