@@ -30,8 +30,8 @@ export interface App {
 }
 
 /**
- * The request pipeline, in order: framing and path are checked, preflights of listed origins answered; routes go to the proxy, everything else to our own
- * endpoints and then to the front end's files.
+ * The request pipeline, in order: framing and path are checked, preflights of listed origins answered; routes go to the
+ * proxy, everything else to our own endpoints and then to the front end's files.
  */
 export async function createApp(config: Config, logger: Logger): Promise<App> {
   const services = composeServices(config, logger);

@@ -4,6 +4,7 @@ import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { EventReader } from './support/event-reader.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
+import { withRoutes } from './support/routes.js';
 import { sessionPair } from './support/script-request.js';
 import { startRedis, startRedisProxy, type RedisProxy } from './support/redis.js';
 import { eventually } from './support/lifetime.js';
@@ -76,24 +77,19 @@ beforeAll(async () => {
   c = await startCloakroom({
     replicas: 1,
     redis: wire,
-    config: (file) => {
-      const [route] = file['routes'] as { upstream: string }[];
-      const upstream = route?.upstream ?? '';
-      return {
-        ...file,
-        cors: { origins: [SHOP, OTHER] },
-        routes: [
-          {
-            path: '/api/',
-            upstream,
-            headers: { requestAllow: ['X-Tenant'], responseAllow: ['X-Total-Count'] },
-          },
-          { path: '/few/', upstream, methods: ['GET', 'PUT'], limits: { requestBody: '10B' } },
-          { path: '/files/', upstream, csrf: 'origin', cache: 'upstream' },
-          { path: '/gone/', upstream: 'http://127.0.0.1:9' },
-        ],
-      };
-    },
+    config: withRoutes(
+      (upstream) => [
+        {
+          path: '/api/',
+          upstream,
+          headers: { requestAllow: ['X-Tenant'], responseAllow: ['X-Total-Count'] },
+        },
+        { path: '/few/', upstream, methods: ['GET', 'PUT'], limits: { requestBody: '10B' } },
+        { path: '/files/', upstream, csrf: 'origin', cache: 'upstream' },
+        { path: '/gone/', upstream: 'http://127.0.0.1:9' },
+      ],
+      { cors: { origins: [SHOP, OTHER] } },
+    ),
   });
   client = await c.signedIn();
 });

@@ -7,7 +7,7 @@ import type { FaultProvider } from './support/fault-provider.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually, sleep } from './support/lifetime.js';
 import { loginsNeedRefresh } from './support/over-at-once.js';
-import { random } from './support/random.js';
+import { random, type Random } from './support/random.js';
 import { StoredSession } from './support/stored-session.js';
 
 const REPLICAS = 3;
@@ -84,6 +84,18 @@ test('A-058 redis-cli DEL of the key of the handle that the log printed is a com
   ).toBe(true);
 });
 
+/** Up to 50 ms, some of it before and some after the refresh token is spent. */
+function refreshesTakeLong(dice: Random): void {
+  provider.always('refresh', {
+    get delay() {
+      return dice.int(0, 25);
+    },
+    get delayAfter() {
+      return dice.int(0, 25);
+    },
+  });
+}
+
 test(`A-058 a deletion beats every later write of what was in flight: requests, refreshes, touches, late callbacks (${String(ROUNDS)} rounds)`, async () => {
   const dice = random('deletion');
   provider.always('refresh', {
@@ -136,14 +148,7 @@ test(`A-058 a deletion beats every later write of what was in flight: requests, 
 test(`A-078 a refresh in flight at logout or deletion is not stored, and what it brought is revoked (${String(ROUNDS)} rounds)`, async () => {
   const dice = random('late refresh');
   provider.modes.revocation = 'token';
-  provider.always('refresh', {
-    get delay() {
-      return dice.int(0, 25);
-    },
-    get delayAfter() {
-      return dice.int(0, 25);
-    },
-  });
+  refreshesTakeLong(dice);
   /** Families of which no refresh token may be left. */
   const dead: string[] = [];
   const back: string[] = [];
@@ -216,14 +221,7 @@ test('A-078 a logout during a refresh that the provider answers much later: noth
 test(`A-058 A-078 A-108 a forced end from outside beats requests, refreshes and touches in flight, and no refresh token outlives it (${String(FORCED_ROUNDS)} rounds)`, async () => {
   const dice = random('forced end');
   provider.modes.revocation = 'token';
-  provider.always('refresh', {
-    get delay() {
-      return dice.int(0, 25);
-    },
-    get delayAfter() {
-      return dice.int(0, 25);
-    },
-  });
+  refreshesTakeLong(dice);
   const administration = await Administration.start(c, env);
   const dead: string[] = [];
   const wrong: string[] = [];

@@ -6,6 +6,7 @@ import { EventReader } from './support/event-reader.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { RawConnection, sendRaw, type RawResponse } from './support/raw.js';
+import { withRoutes } from './support/routes.js';
 import { scriptRequest } from './support/script-request.js';
 import { startRawUpstream, type RawUpstream } from './support/upstream.js';
 
@@ -25,21 +26,14 @@ beforeAll(async () => {
   });
   c = await startCloakroom({
     replicas: 1,
-    config: (file) => {
-      const [route] = file['routes'] as { upstream: string }[];
-      const upstream = route?.upstream ?? '';
-      return {
-        ...file,
-        routes: [
-          { path: '/api/', upstream, limits: { parallel: PARALLEL } },
-          { path: '/api/other/', upstream, limits: { parallel: PARALLEL } },
-          { path: '/api/usual/', upstream },
-          { path: '/small/', upstream: raw.url, limits: { requestBody: `${LIMIT / 1024}KiB` } },
-          { path: '/empty/', upstream: raw.url, limits: { requestBody: '0B' } },
-          { path: '/early/', upstream, limits: { requestBody: '1MiB' } },
-        ],
-      };
-    },
+    config: withRoutes((upstream) => [
+      { path: '/api/', upstream, limits: { parallel: PARALLEL } },
+      { path: '/api/other/', upstream, limits: { parallel: PARALLEL } },
+      { path: '/api/usual/', upstream },
+      { path: '/small/', upstream: raw.url, limits: { requestBody: `${LIMIT / 1024}KiB` } },
+      { path: '/empty/', upstream: raw.url, limits: { requestBody: '0B' } },
+      { path: '/early/', upstream, limits: { requestBody: '1MiB' } },
+    ]),
   });
   client = await c.signedIn();
 });

@@ -5,6 +5,7 @@ import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { startRedis, startRedisProxy, type RedisProxy } from './support/redis.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
+import { withRoutes } from './support/routes.js';
 import { sessionPair } from './support/script-request.js';
 import { StoredSession } from './support/stored-session.js';
 import { startUpstream } from './support/upstream.js';
@@ -24,22 +25,15 @@ beforeAll(async () => {
     redis: wire,
     // One that answers everybody: which token came is for the tests to see.
     upstream: await startUpstream({}),
-    config: (file) => {
-      const [route] = file['routes'] as { upstream: string }[];
-      const upstream = route?.upstream ?? '';
-      return {
-        ...file,
-        routes: [
-          { path: '/api/', upstream },
-          { path: '/api/few/', upstream, methods: ['POST', 'GET'] },
-          { path: '/api/few/still-fewer/', upstream, methods: ['DELETE'] },
-          { path: '/public/', upstream, token: 'none', cookies: ['locale'] },
-          { path: '/either/', upstream, token: 'user-or-none' },
-          { path: '/files/', upstream, csrf: 'origin' },
-          { path: '/open-files/', upstream, csrf: 'origin', token: 'none', methods: ['GET'] },
-        ],
-      };
-    },
+    config: withRoutes((upstream) => [
+      { path: '/api/', upstream },
+      { path: '/api/few/', upstream, methods: ['POST', 'GET'] },
+      { path: '/api/few/still-fewer/', upstream, methods: ['DELETE'] },
+      { path: '/public/', upstream, token: 'none', cookies: ['locale'] },
+      { path: '/either/', upstream, token: 'user-or-none' },
+      { path: '/files/', upstream, csrf: 'origin' },
+      { path: '/open-files/', upstream, csrf: 'origin', token: 'none', methods: ['GET'] },
+    ]),
   });
   client = await c.signedIn();
 });

@@ -34,36 +34,48 @@ export function quote(value: string): string {
 }
 
 export function duration(least: string, most: string) {
-  const [low, high] = [parseDuration(least) ?? 0, parseDuration(most) ?? Infinity];
-  return z
-    .string()
-    .meta({ kind: 'duration', pattern: DURATION_PATTERN.source })
-    .transform((text, context) => {
-      const value = parseDuration(text);
-      if (value !== undefined && value >= low && value <= high) return value;
-      const problem =
-        value === undefined
-          ? `${quote(text)} is not a duration`
-          : `${text} is too ${value < low ? 'short' : 'long'}`;
-      const remedy = `write a whole number and a unit (ms, s, m, h, d), between ${least} and ${most}`;
-      context.addIssue({ code: 'custom', message: problem, params: { remedy } });
-      return z.NEVER;
-    });
+  return quantity(least, most, {
+    kind: 'duration',
+    pattern: DURATION_PATTERN,
+    parse: parseDuration,
+    under: 'too short',
+    over: 'too long',
+    units: 'ms, s, m, h, d',
+  });
 }
 
 export function size(least: string, most: string) {
-  const [low, high] = [parseSize(least) ?? 0, parseSize(most) ?? Infinity];
+  return quantity(least, most, {
+    kind: 'size',
+    pattern: SIZE_PATTERN,
+    parse: parseSize,
+    under: 'too small',
+    over: 'too large',
+    units: 'B, KiB, MiB, GiB',
+  });
+}
+
+interface Quantity {
+  readonly kind: string;
+  readonly pattern: RegExp;
+  readonly parse: (text: string) => number | undefined;
+  readonly under: string;
+  readonly over: string;
+  readonly units: string;
+}
+
+/** A number with a unit, between two of its kind; both count as allowed. */
+function quantity(least: string, most: string, { kind, pattern, parse, under, over, units }: Quantity) {
+  const [low, high] = [parse(least) ?? 0, parse(most) ?? Infinity];
   return z
     .string()
-    .meta({ kind: 'size', pattern: SIZE_PATTERN.source })
+    .meta({ kind, pattern: pattern.source })
     .transform((text, context) => {
-      const value = parseSize(text);
+      const value = parse(text);
       if (value !== undefined && value >= low && value <= high) return value;
       const problem =
-        value === undefined
-          ? `${quote(text)} is not a size`
-          : `${text} is too ${value < low ? 'small' : 'large'}`;
-      const remedy = `write a whole number and a unit (B, KiB, MiB, GiB), between ${least} and ${most}`;
+        value === undefined ? `${quote(text)} is not a ${kind}` : `${text} is ${value < low ? under : over}`;
+      const remedy = `write a whole number and a unit (${units}), between ${least} and ${most}`;
       context.addIssue({ code: 'custom', message: problem, params: { remedy } });
       return z.NEVER;
     });
