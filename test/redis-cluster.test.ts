@@ -174,6 +174,7 @@ onCluster(
     expectStoreUnavailable(await call(byNode[0]?.[0] as BrowserClient));
     await cluster.node(0).restart();
     await servedAgain(byNode.flat());
+    await eventually(() => linesSince(marks, 'store_available').every((count) => count > 0));
     expect(linesSince(marks, 'store_unavailable')).toEqual([1, 1]);
     expect(linesSince(marks, 'store_available')).toEqual([1, 1]);
   },
