@@ -13,8 +13,10 @@ import { CrossOrigin, endpointAccess } from './http/cross-origin.js';
 import { rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
+import { afterAnswer, serveWithoutUpgrade } from './http/upgrade.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
+import { asksForWebSocket } from './proxy/websocket-handshake.js';
 import { composeServices, type Services } from './services.js';
 
 /** Bytes of one request's header block, and lines in it. */
@@ -65,6 +67,23 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
     }
   };
 
+  const upgrade = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
+    if (comesTooLate(request) || socket.destroyed) return;
+    try {
+      if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
+      const target = checkRequest(request, publicUrl);
+      const route = services.proxy.routes.match(target.path);
+      if (route?.websocket === undefined || !asksForWebSocket(request)) {
+        serveWithoutUpgrade(server, request, socket, head);
+      } else {
+        services.proxy.upgrade(request, socket, head, route, target);
+      }
+    } catch (error) {
+      const problem = rawProblem(CloakroomError.from(error), { secure, instance: requestId(request) });
+      socket.end(problem, () => socket.destroy());
+    }
+  };
+
   const server = createServer({
     maxHeaderSize: MAX_HEADER_SIZE,
     headersTimeout: HEADERS_WITHIN,
@@ -81,6 +100,14 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   // Decided before the browser is told to go on and send its body.
   server.on('checkContinue', handle);
   server.on('checkExpectation', handle);
+  if (config.routes.some(({ websocket }) => websocket !== undefined)) {
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      socket.on('error', () => socket.destroy());
+      afterAnswer(socket, () => {
+        upgrade(request, socket, head);
+      });
+    });
+  }
   // Without a listener Node closes the connection without a word.
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy());

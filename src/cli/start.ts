@@ -43,6 +43,7 @@ export async function start(config: Config): Promise<number> {
   await sleep(config.shutdown.delay);
   // Event streams never end by themselves: their readers are told when to come back, which is then another replica.
   services.proxy.streams.hint();
+  services.proxy.sockets.restart();
   services.events.close();
   await close(server, config.shutdown.drain);
   if (admin !== undefined) await close(admin.server, config.shutdown.drain);

@@ -42,6 +42,8 @@ export interface RouteConfig {
   readonly csrf: 'header' | 'origin';
   /** `requestBody` in bytes; undefined: no limit. */
   readonly limits: { readonly requestBody?: number | undefined; readonly parallel: number };
+  /** undefined: none are opened here. `idle` in milliseconds. */
+  readonly websocket: { readonly idle: number; readonly perSession: number } | undefined;
   readonly cache: 'no-store' | 'upstream';
   readonly headers: { readonly requestAllow: readonly string[]; readonly responseAllow: readonly string[] };
   readonly cookies: readonly string[];

@@ -35,6 +35,7 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     routes: file.routes.map((route): RouteConfig => ({
       ...route,
       upstream: resolveUpstream(route.upstream),
+      websocket: resolveWebSocket(route.websocket),
     })),
     frontend: file.frontend && { folder: resolve(sources.folder, file.frontend.folder) },
     admin: file.admin && resolveAdmin(file.admin, sources.folder),
@@ -59,6 +60,11 @@ function resolveAdmin(written: NonNullable<FileConfig['admin']>, folder: string)
       clientAuthority: tls.clientAuthority === undefined ? undefined : resolve(folder, tls.clientAuthority),
     },
   };
+}
+
+function resolveWebSocket(written: FileConfig['routes'][number]['websocket']): RouteConfig['websocket'] {
+  if (written === false) return undefined;
+  return written === true ? { idle: 300_000, perSession: 16 } : written;
 }
 
 /** The final slash decides whether the prefix is replaced, so none may be added to a bare origin. */

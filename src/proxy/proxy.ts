@@ -1,4 +1,6 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { ServerResponse, type IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Config } from '../config/config.js';
 import type { LiveSessions } from '../endings/live-sessions.js';
 import { CloakroomError } from '../errors.js';
@@ -10,15 +12,19 @@ import { awaitsContinue } from '../http/request-check.js';
 import { securityHeaders } from '../http/security-headers.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
-import { checkCsrf, checkCsrfByOrigin } from '../session/csrf.js';
+import { checkCsrf, checkCsrfByOrigin, checkWebSocketOrigin } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
 import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
+import { forwardWebSocket } from './forward-websocket.js';
 import { upstreamRequestHeaders } from './headers.js';
+import type { Parallel } from './parallel.js';
 import { RouteTable, type Route } from './route-table.js';
 import { upstreamError } from './upstream-errors.js';
+import { readHandshake } from './websocket-handshake.js';
+import { WebSockets } from './websockets.js';
 
 /** Seconds. */
 const TRY_AGAIN_IN = 1;
@@ -27,6 +33,7 @@ const TRY_AGAIN_IN = 1;
 export class Proxy {
   readonly routes: RouteTable;
   readonly streams: EventStreams;
+  readonly sockets: WebSockets;
   readonly #config: Config;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
@@ -50,6 +57,7 @@ export class Proxy {
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
     this.streams = new EventStreams(parts.live);
+    this.sockets = new WebSockets(parts.live);
     this.routes = new RouteTable(parts.config);
     this.#security = securityHeaders(parts.config.secureCookies);
     const { protocol, host } = new URL(parts.config.publicUrl);
@@ -61,6 +69,69 @@ export class Proxy {
     this.#serve(request, response, route, target).catch((error: unknown) => {
       this.#refuse(request, response, error);
     });
+  }
+
+  /** @param head what came behind the request in one packet with it */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, route: Route, target: Target): void {
+    // Until the upstream has agreed the browser is spoken to in HTTP.
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(socket as Socket);
+    socket.on('error', () => socket.destroy());
+    this.#tunnel(request, response, { socket, head }, route, target).catch((error: unknown) => {
+      this.#refuse(request, response, error);
+    });
+  }
+
+  async #tunnel(
+    request: IncomingMessage,
+    response: ServerResponse,
+    { socket, head }: { socket: Duplex; head: Buffer },
+    route: Route,
+    target: Target,
+  ): Promise<void> {
+    const { websocket } = route;
+    const handshake = readHandshake(request);
+    if (websocket === undefined || handshake === undefined) throw new CloakroomError('bad-request');
+    checkWebSocketOrigin(request, this.#config);
+    const asked = this.#isAnonymous(request, route)
+      ? undefined
+      : await this.#admit(request, websocket.perSession);
+    const leave = (): void => {
+      if (asked !== undefined) websocket.perSession.leave(asked.session.handle);
+    };
+    if (socket.destroyed) {
+      leave();
+      return;
+    }
+    forwardWebSocket({
+      ...{ request, response, socket, head, handshake, route, websocket },
+      ...this.#onward(request, route, target, asked?.accessToken),
+      security: this.#security,
+      session: asked?.session,
+      sockets: this.sockets,
+      failed: (error) => {
+        this.#refuse(request, response, upstreamError(error));
+      },
+      over: leave,
+    });
+  }
+
+  /** Who asks, counted as under way until the caller takes it back. */
+  async #admit(
+    request: IncomingMessage,
+    parallel: Parallel,
+  ): Promise<{ session: OpenSession; accessToken: string }> {
+    const session = await this.#sessions.find(request.headers.cookie, { slide: true });
+    if (!parallel.enter(session.handle)) {
+      throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
+    }
+    try {
+      return { session, accessToken: await this.#sessions.accessToken(session) };
+    } catch (error) {
+      parallel.leave(session.handle);
+      throw error;
+    }
   }
 
   async #serve(
@@ -119,6 +190,27 @@ export class Proxy {
     session: OpenSession | undefined,
     accessToken: string | undefined,
   ): void {
+    forwardHttp({
+      request,
+      response,
+      route,
+      ...this.#onward(request, route, target, accessToken),
+      security: this.#security,
+      streams: this.streams,
+      session,
+      failed: (error) => {
+        this.#refuse(request, response, upstreamError(error));
+      },
+    });
+  }
+
+  /** What the upstream is asked for, and told. */
+  #onward(
+    request: IncomingMessage,
+    route: Route,
+    target: Target,
+    accessToken: string | undefined,
+  ): { path: string; headers: string[]; requestId: string } {
     const id = requestId(request);
     const headers = upstreamRequestHeaders({
       rawHeaders: request.rawHeaders,
@@ -132,20 +224,7 @@ export class Proxy {
     });
     const path =
       route.prefix === undefined ? target.path : route.prefix + target.path.slice(route.path.length);
-    forwardHttp({
-      request,
-      response,
-      route,
-      path: path + target.query,
-      headers,
-      requestId: id,
-      security: this.#security,
-      streams: this.streams,
-      session,
-      failed: (error) => {
-        this.#refuse(request, response, upstreamError(error));
-      },
-    });
+    return { path: path + target.query, headers, requestId: id };
   }
 
   #refuse(request: IncomingMessage, response: ServerResponse, reason: unknown): void {

@@ -4,6 +4,12 @@ import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';
 
+export interface WebSocketRules {
+  /** Milliseconds without a byte in either direction. */
+  idle: number;
+  perSession: Parallel;
+}
+
 /** A route as the proxy uses it: everything that can be computed before the first request is. */
 export interface Route {
   path: string;
@@ -25,6 +31,10 @@ export interface Route {
   cookies: ReadonlySet<string>;
   /** Milliseconds without a byte in either direction. */
   idle: number;
+  /** Milliseconds for the answer to a handshake, connecting included. */
+  answerWithin: number;
+  /** undefined: none are opened here. */
+  websocket: WebSocketRules | undefined;
   agent: Agent;
   crossOrigin: CrossOriginAccess;
 }
@@ -67,6 +77,11 @@ function toRoute(config: RouteConfig, vary: readonly string[]): Route {
     responseAllow: new Set(config.headers.responseAllow.map((name) => name.toLowerCase())),
     cookies: new Set(config.cookies),
     idle,
+    answerWithin: connect + firstByte,
+    websocket: config.websocket && {
+      idle: config.websocket.idle,
+      perSession: new Parallel(config.websocket.perSession),
+    },
     agent: new Agent({ connect: { timeout: connect }, headersTimeout: firstByte, bodyTimeout: idle }),
     crossOrigin: routeAccess({
       methods: config.methods,

@@ -48,6 +48,17 @@ export function checkCsrfByOrigin(request: IncomingMessage, origins: Origins): v
   }
 }
 
+/**
+ * A WebSocket is opened across origins without a preflight, with cookies, and its answers can be read: the origin that the
+ * browser names must be ours or a listed one (RFC 6455 section 10.2). Nothing takes its place.
+ *
+ * @throws {CloakroomError} `csrf`
+ */
+export function checkWebSocketOrigin(request: IncomingMessage, origins: Origins): void {
+  refuseForeign(request, origins);
+  if (request.headers.origin === undefined) throw refused('origin-missing');
+}
+
 function refuseForeign({ headers }: IncomingMessage, { publicUrl, cors }: Origins): void {
   const { origin } = headers;
   // A browser says of a listed origin that it is another site or sub-domain; that is why it is listed.
