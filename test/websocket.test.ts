@@ -177,7 +177,7 @@ describe('A-093 a WebSocket', () => {
     const one = await open();
     expect([one.status, one.headers['retry-after']]).toEqual([429, '1']);
     const [first] = sockets;
-    first?.socket.destroy();
+    first.socket.destroy();
     await eventually(() => upstream.open === 2);
     expect((await open()).status).toBe(101);
     for (const socket of sockets) socket.socket.destroy();

@@ -1,6 +1,5 @@
 import { ServerResponse, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import type { Config } from '../config/config.js';
 import type { LiveSessions } from '../endings/live-sessions.js';
 import { CloakroomError } from '../errors.js';
@@ -15,19 +14,15 @@ import { requestId } from '../observability/request-id.js';
 import { checkCsrf, checkCsrfByOrigin, checkWebSocketOrigin } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
-import type { OpenSession } from '../store/session-records.js';
+import { Admission, type Admitted } from './admission.js';
 import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { forwardWebSocket } from './forward-websocket.js';
 import { upstreamRequestHeaders } from './headers.js';
-import type { Parallel } from './parallel.js';
 import { RouteTable, type Route } from './route-table.js';
 import { upstreamError } from './upstream-errors.js';
 import { readHandshake } from './websocket-handshake.js';
 import { WebSockets } from './websockets.js';
-
-/** Seconds. */
-const TRY_AGAIN_IN = 1;
 
 /** The proxied path, outside the framework: match, method, CSRF, size, session, token, forward. */
 export class Proxy {
@@ -35,7 +30,7 @@ export class Proxy {
   readonly streams: EventStreams;
   readonly sockets: WebSockets;
   readonly #config: Config;
-  readonly #sessions: SessionsService;
+  readonly #admission: Admission;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
@@ -52,7 +47,7 @@ export class Proxy {
     logger: Logger;
   }) {
     this.#config = parts.config;
-    this.#sessions = parts.sessions;
+    this.#admission = new Admission(parts.sessions, parts.cookie);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
@@ -72,11 +67,11 @@ export class Proxy {
   }
 
   /** @param head what came behind the request in one packet with it */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, route: Route, target: Target): void {
+  upgrade(request: IncomingMessage, socket: Socket, head: Buffer, route: Route, target: Target): void {
     // Until the upstream has agreed the browser is spoken to in HTTP.
     const response = new ServerResponse(request);
     response.shouldKeepAlive = false;
-    response.assignSocket(socket as Socket);
+    response.assignSocket(socket);
     socket.on('error', () => socket.destroy());
     this.#tunnel(request, response, { socket, head }, route, target).catch((error: unknown) => {
       this.#refuse(request, response, error);
@@ -86,7 +81,7 @@ export class Proxy {
   async #tunnel(
     request: IncomingMessage,
     response: ServerResponse,
-    { socket, head }: { socket: Duplex; head: Buffer },
+    { socket, head }: { socket: Socket; head: Buffer },
     route: Route,
     target: Target,
   ): Promise<void> {
@@ -94,11 +89,9 @@ export class Proxy {
     const handshake = readHandshake(request);
     if (websocket === undefined || handshake === undefined) throw new CloakroomError('bad-request');
     checkWebSocketOrigin(request, this.#config);
-    const asked = this.#isAnonymous(request, route)
-      ? undefined
-      : await this.#admit(request, websocket.perSession);
+    const admitted = await this.#admission.admit(request, route, websocket.perSession);
     const leave = (): void => {
-      if (asked !== undefined) websocket.perSession.leave(asked.session.handle);
+      if (admitted !== undefined) websocket.perSession.leave(admitted.session.handle);
     };
     if (socket.destroyed) {
       leave();
@@ -106,32 +99,15 @@ export class Proxy {
     }
     forwardWebSocket({
       ...{ request, response, socket, head, handshake, route, websocket },
-      ...this.#onward(request, route, target, asked?.accessToken),
+      ...this.#onward(request, route, target, admitted?.accessToken),
       security: this.#security,
-      session: asked?.session,
+      session: admitted?.session,
       sockets: this.sockets,
       failed: (error) => {
         this.#refuse(request, response, upstreamError(error));
       },
       over: leave,
     });
-  }
-
-  /** Who asks, counted as under way until the caller takes it back. */
-  async #admit(
-    request: IncomingMessage,
-    parallel: Parallel,
-  ): Promise<{ session: OpenSession; accessToken: string }> {
-    const session = await this.#sessions.find(request.headers.cookie, { slide: true });
-    if (!parallel.enter(session.handle)) {
-      throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
-    }
-    try {
-      return { session, accessToken: await this.#sessions.accessToken(session) };
-    } catch (error) {
-      parallel.leave(session.handle);
-      throw error;
-    }
   }
 
   async #serve(
@@ -149,37 +125,18 @@ export class Proxy {
     if (Number(request.headers['content-length'] ?? 0) > route.requestBody) {
       throw new CloakroomError('payload-too-large');
     }
-    if (this.#isAnonymous(request, route)) {
-      if (awaitsContinue(request)) response.writeContinue();
-      this.#forward(request, response, route, target, undefined, undefined);
-      return;
-    }
-    const session = await this.#sessions.find(request.headers.cookie, { slide: true });
-    if (!route.parallel.enter(session.handle)) {
-      throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
-    }
+    const admitted = await this.#admission.admit(request, route, route.parallel);
     let isForwarded = false;
     try {
-      const token = this.#sessions.accessToken(session);
-      const accessToken = typeof token === 'string' ? token : await token;
       // The browser may have left while we were asking; nothing must reach the upstream then.
       if (response.destroyed) return;
       if (awaitsContinue(request)) response.writeContinue();
-      this.#forward(request, response, route, target, session, accessToken);
+      this.#forward(request, response, route, target, admitted);
       isForwarded = true;
     } finally {
-      // From then on it leaves when the exchange is over.
-      if (!isForwarded) route.parallel.leave(session.handle);
+      // From then on they leave when the exchange is over.
+      if (!isForwarded && admitted !== undefined) route.parallel.leave(admitted.session.handle);
     }
-  }
-
-  /**
-   * Where nobody needs to be signed in, only a request without any session cookie is nobody's. One whose cookie turns out dead
-   * is refused, and one that cannot be looked up waits: neither may be served as if a stranger had asked.
-   */
-  #isAnonymous(request: IncomingMessage, { token }: Route): boolean {
-    if (token === 'user') return false;
-    return token === 'none' || this.#cookie.read(request.headers.cookie).kind === 'none';
   }
 
   #forward(
@@ -187,17 +144,16 @@ export class Proxy {
     response: ServerResponse,
     route: Route,
     target: Target,
-    session: OpenSession | undefined,
-    accessToken: string | undefined,
+    admitted: Admitted | undefined,
   ): void {
     forwardHttp({
       request,
       response,
       route,
-      ...this.#onward(request, route, target, accessToken),
+      ...this.#onward(request, route, target, admitted?.accessToken),
       security: this.#security,
       streams: this.streams,
-      session,
+      session: admitted?.session,
       failed: (error) => {
         this.#refuse(request, response, upstreamError(error));
       },

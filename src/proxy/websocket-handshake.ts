@@ -27,7 +27,8 @@ export function readHandshake(request: IncomingMessage): Handshake | undefined {
   if (method !== 'GET' || httpVersion !== '1.1' || !asksForWebSocket(request)) return undefined;
   if (!names(headers.connection, 'upgrade') || headers['sec-websocket-version'] !== '13') return undefined;
   // A body would be taken for frames.
-  if (headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0') return undefined;
+  if (headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0')
+    return undefined;
   const key = headers['sec-websocket-key'] ?? '';
   if (!KEY.test(key) || isRepeated(rawHeaders, 'sec-websocket-key') || isRepeated(rawHeaders, 'upgrade')) {
     return undefined;

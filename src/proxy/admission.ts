@@ -1,0 +1,56 @@
+import type { IncomingMessage } from 'node:http';
+import { CloakroomError } from '../errors.js';
+import type { SessionCookie } from '../session/session-cookie.js';
+import type { SessionsService } from '../session/sessions.service.js';
+import type { OpenSession } from '../store/session-records.js';
+import type { Parallel } from './parallel.js';
+import type { Route } from './route-table.js';
+
+/** Seconds. */
+const TRY_AGAIN_IN = 1;
+
+/** Somebody who may go through, counted as under way until they are taken back. */
+export interface Admitted {
+  session: OpenSession;
+  accessToken: string;
+}
+
+/** Who may go through a route, and with which token. */
+export class Admission {
+  readonly #sessions: SessionsService;
+  readonly #cookie: SessionCookie;
+
+  constructor(sessions: SessionsService, cookie: SessionCookie) {
+    this.#sessions = sessions;
+    this.#cookie = cookie;
+  }
+
+  /**
+   * @param underWay where whoever is let through is entered; the caller lets them leave
+   * @returns undefined where nobody needs to be signed in, and nobody is
+   * @throws {CloakroomError} what the browser is to be told instead
+   */
+  async admit(request: IncomingMessage, route: Route, underWay: Parallel): Promise<Admitted | undefined> {
+    if (this.#isAnonymous(request, route)) return undefined;
+    const session = await this.#sessions.find(request.headers.cookie, { slide: true });
+    if (!underWay.enter(session.handle)) {
+      throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
+    }
+    try {
+      const token = this.#sessions.accessToken(session);
+      return { session, accessToken: typeof token === 'string' ? token : await token };
+    } catch (error) {
+      underWay.leave(session.handle);
+      throw error;
+    }
+  }
+
+  /**
+   * Where nobody needs to be signed in, only a request without any session cookie is nobody's. One whose cookie turns out dead
+   * is refused, and one that cannot be looked up waits: neither may be served as if a stranger had asked.
+   */
+  #isAnonymous(request: IncomingMessage, { token }: Route): boolean {
+    if (token === 'user') return false;
+    return token === 'none' || this.#cookie.read(request.headers.cookie).kind === 'none';
+  }
+}
