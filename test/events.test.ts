@@ -33,29 +33,29 @@ async function expectEnded(readers: EventReader[], reason: string): Promise<void
   }
 }
 
+const operator = adminToken('operator', 'end');
+let c: Cloakroom;
+let admin: AdminClient;
+let quiet: EventReader;
+
+beforeAll(async () => {
+  c = await startCloakroom({
+    replicas: REPLICAS,
+    config: {
+      admin: adminConfig([operator]),
+      session: { freshLoginFor: '0s' },
+      store: { redis: { commandTimeout: '2s' } },
+    },
+  });
+  admin = new AdminClient(c, operator);
+  quiet = await EventReader.open(await c.signedIn({ user: 'quiet' }));
+});
+
+afterAll(async () => {
+  await expectLeftClean(c, 32 * DAY);
+});
+
 describe('A-094 /auth/events', () => {
-  const operator = adminToken('operator', 'end');
-  let c: Cloakroom;
-  let admin: AdminClient;
-  let quiet: EventReader;
-
-  beforeAll(async () => {
-    c = await startCloakroom({
-      replicas: REPLICAS,
-      config: {
-        admin: adminConfig([operator]),
-        session: { freshLoginFor: '0s' },
-        store: { redis: { commandTimeout: '2s' } },
-      },
-    });
-    admin = new AdminClient(c, operator);
-    quiet = await EventReader.open(await c.signedIn({ user: 'quiet' }));
-  });
-
-  afterAll(async () => {
-    await expectLeftClean(c, 32 * DAY);
-  });
-
   test('A-094 is an event stream that nobody caches or collects, and says when to come back', async () => {
     const client = await c.signedIn();
     const reader = await EventReader.open(client);
@@ -196,80 +196,81 @@ describe('A-094 /auth/events', () => {
     await expectEnded([...readers.slice(1), late], 'user');
     other.leave();
   });
-
-  test('A-094 a stream with nothing to say shows a sign of life', async () => {
-    await eventually(() => quiet.text.includes('\n:\n\n'), { timeout: 25_000 });
-    expect([quiet.over, quiet.events]).toEqual([false, []]);
-    quiet.leave();
-  }, 30_000);
-
-  test('A-094 the end of everybody, by the policy epoch: every tab on every replica is told, and who signs in again is not', async () => {
-    const clients = [await c.signedIn({ user: 'eva' }), await c.signedIn({ user: 'finn' })];
-    const readers = (await Promise.all(clients.map((client) => tabs(c, client)))).flat();
-    const answer = await admin.confirmed('/v1/epoch', { kind: 'end', reason: 'test' });
-    expect(answer.status).toBe(200);
-    await expectEnded(readers, 'epoch');
-    const after = await tabs(c, await c.signedIn({ user: 'eva' }));
-    expect(after.map(({ over, events }) => [over, events])).toEqual(c.replicas.map(() => [false, []]));
-    for (const reader of after) reader.leave();
-  });
 });
 
 describe('A-094 /auth/events and the times of a session', () => {
-  test('A-094 warns before a session that is not used runs out, tells of an extension, warns again, and tells of the end: being open is no use', async () => {
-    const c = await startCloakroom({ replicas: 2, config: { session: { idle: '5s', warnBefore: '3s' } } });
-    const client = await c.signedIn();
-    const readers = await tabs(c, client);
-    for (const reader of readers) {
-      expect(await reader.first('expiring')).toMatchObject({ kind: 'idle' });
-      expect(reader.events.map(({ event }) => event)).toEqual(['expiring']);
-    }
-    const me = (await client.me({ replica: 0 })).json<{ session: { idleExpiresAt: string } }>();
-    for (const reader of readers) {
-      const { idleExpiresAt } = (await reader.first('extended')) as { idleExpiresAt: string };
-      // Said by /auth/me before it was written.
-      expect(Math.abs(Date.parse(idleExpiresAt) - Date.parse(me.session.idleExpiresAt))).toBeLessThan(2000);
-    }
-    await expectEnded(readers, 'expired');
-    for (const reader of readers) {
-      expect(reader.events.map(({ event }) => event)).toEqual(['expiring', 'extended', 'expiring', 'ended']);
-      for (const data of reader.named('expiring')) {
-        const left = (data as { in: number }).in;
-        expect(Number.isInteger(left) && left > 0 && left <= 3).toBe(true);
+  test.concurrent(
+    'A-094 warns before a session that is not used runs out, tells of an extension, warns again, and tells of the end: being open is no use',
+    async () => {
+      const c = await startCloakroom({ replicas: 2, config: { session: { idle: '5s', warnBefore: '3s' } } });
+      const client = await c.signedIn();
+      const readers = await tabs(c, client);
+      for (const reader of readers) {
+        expect(await reader.first('expiring')).toMatchObject({ kind: 'idle' });
+        expect(reader.events.map(({ event }) => event)).toEqual(['expiring']);
       }
-    }
-    await c.close();
-  }, 40_000);
+      const me = (await client.me({ replica: 0 })).json<{ session: { idleExpiresAt: string } }>();
+      for (const reader of readers) {
+        const { idleExpiresAt } = (await reader.first('extended')) as { idleExpiresAt: string };
+        // Said by /auth/me before it was written.
+        expect(Math.abs(Date.parse(idleExpiresAt) - Date.parse(me.session.idleExpiresAt))).toBeLessThan(2000);
+      }
+      await expectEnded(readers, 'expired');
+      for (const reader of readers) {
+        expect(reader.events.map(({ event }) => event)).toEqual([
+          'expiring',
+          'extended',
+          'expiring',
+          'ended',
+        ]);
+        for (const data of reader.named('expiring')) {
+          const left = (data as { in: number }).in;
+          expect(Number.isInteger(left) && left > 0 && left <= 3).toBe(true);
+        }
+      }
+      await c.close();
+    },
+    40_000,
+  );
 
-  test('A-094 warns of the end in any case, and no use puts it off', async () => {
-    const c = await startCloakroom({
-      replicas: REPLICAS,
-      config: { session: { idle: '5s', absolute: '5s', warnBefore: '3s' } },
-    });
-    const client = await c.signedIn();
-    const readers = await tabs(c, client);
-    for (const reader of readers) expect(await reader.first('expiring')).toMatchObject({ kind: 'absolute' });
-    await client.me();
-    await expectEnded(readers, 'expired');
-    for (const reader of readers) {
-      expect(reader.events.map(({ event }) => event)).toEqual(['expiring', 'ended']);
-    }
-    await c.close();
-  }, 40_000);
+  test.concurrent(
+    'A-094 warns of the end in any case, and no use puts it off',
+    async () => {
+      const c = await startCloakroom({
+        replicas: 2,
+        config: { session: { idle: '5s', absolute: '5s', warnBefore: '3s' } },
+      });
+      const client = await c.signedIn();
+      const readers = await tabs(c, client);
+      for (const reader of readers)
+        expect(await reader.first('expiring')).toMatchObject({ kind: 'absolute' });
+      await client.me();
+      await expectEnded(readers, 'expired');
+      for (const reader of readers) {
+        expect(reader.events.map(({ event }) => event)).toEqual(['expiring', 'ended']);
+      }
+      await c.close();
+    },
+    40_000,
+  );
 
-  test('A-094 who comes back is warned again, and looking at the time with slide=false extends nothing', async () => {
-    const c = await startCloakroom({ replicas: 1, config: { session: { idle: '4s', warnBefore: '4s' } } });
-    const client = await c.signedIn();
-    const first = await EventReader.open(client);
-    await first.first('expiring');
-    first.leave();
-    const second = await EventReader.open(client);
-    await second.first('expiring');
-    await client.me({ slide: false });
-    await expectEnded([second], 'expired');
-    expect(second.named('extended')).toEqual([]);
-    await c.close();
-  }, 40_000);
+  test.concurrent(
+    'A-094 who comes back is warned again, and looking at the time with slide=false extends nothing',
+    async () => {
+      const c = await startCloakroom({ replicas: 1, config: { session: { idle: '4s', warnBefore: '4s' } } });
+      const client = await c.signedIn();
+      const first = await EventReader.open(client);
+      await first.first('expiring');
+      first.leave();
+      const second = await EventReader.open(client);
+      await second.first('expiring');
+      await client.me({ slide: false });
+      await expectEnded([second], 'expired');
+      expect(second.named('extended')).toEqual([]);
+      await c.close();
+    },
+    40_000,
+  );
 });
 
 describe('A-094 /auth/events and the process it runs in', () => {
@@ -327,4 +328,23 @@ describe('A-094 /auth/events and the process it runs in', () => {
     await c.close();
     await redis.close();
   }, 60_000);
+});
+
+describe('A-094 /auth/events after a while', () => {
+  test('A-094 a stream with nothing to say shows a sign of life', async () => {
+    await eventually(() => quiet.text.includes('\n:\n\n'), { timeout: 25_000 });
+    expect([quiet.over, quiet.events]).toEqual([false, []]);
+    quiet.leave();
+  }, 30_000);
+
+  test('A-094 the end of everybody, by the policy epoch: every tab on every replica is told, and who signs in again is not', async () => {
+    const clients = [await c.signedIn({ user: 'eva' }), await c.signedIn({ user: 'finn' })];
+    const readers = (await Promise.all(clients.map((client) => tabs(c, client)))).flat();
+    const answer = await admin.confirmed('/v1/epoch', { kind: 'end', reason: 'test' });
+    expect(answer.status).toBe(200);
+    await expectEnded(readers, 'epoch');
+    const after = await tabs(c, await c.signedIn({ user: 'eva' }));
+    expect(after.map(({ over, events }) => [over, events])).toEqual(c.replicas.map(() => [false, []]));
+    for (const reader of after) reader.leave();
+  });
 });
