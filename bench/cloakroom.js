@@ -79,6 +79,8 @@ export function writeConfig({
   const config = {
     publicUrl: behindTls ? 'https://app.example.com' : origin,
     listen: { host: '127.0.0.1', port, trustedProxies: behindTls ? ['127.0.0.1', '10.0.0.0/8'] : [] },
+    // All the load comes from one address.
+    rateLimits: { login: 'off', callback: 'off' },
     store: { redis: { url: { env: 'BENCH_REDIS' }, prefix: redis.prefix, commandTimeout } },
     secrets: {
       cookie: [{ env: 'BENCH_COOKIE' }],

@@ -25,6 +25,10 @@ const MAX_HEADER_LINES = 200;
 /** Milliseconds. Longer than load balancers keep idle connections, so that they and not we close them. */
 const KEEP_ALIVE = 75_000;
 const HEADERS_WITHIN = 15_000;
+/** Milliseconds between two looks at which connections have taken too long. */
+const LOOK_EVERY = 5_000;
+/** Milliseconds by which whoever has a time limit of its own may be late. */
+const GRACE = 5_000;
 
 export interface App {
   server: Server;
@@ -87,6 +91,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   const server = createServer({
     maxHeaderSize: MAX_HEADER_SIZE,
     headersTimeout: HEADERS_WITHIN,
+    connectionsCheckingInterval: LOOK_EVERY,
     // Uploads may take as long as they like; what limits them is the route's idle time.
     requestTimeout: 0,
     keepAliveTimeout: KEEP_ALIVE,
@@ -96,6 +101,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   });
   // Node would drop lines past its own limit without a word, and with them perhaps the one that matters.
   server.maxHeadersCount = 0;
+  server.timeout = longestSilence(config);
   server.on('request', handle);
   // Decided before the browser is told to go on and send its body.
   server.on('checkContinue', handle);
@@ -150,6 +156,16 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
   nest.useGlobalFilters(new ErrorFilter(config, services.cookie, logger));
   await nest.init();
   return app;
+}
+
+/** Milliseconds for which nothing may move on a connection, in either direction. */
+function longestSilence({ listen, routes }: Config): number {
+  const times = routes.flatMap(({ timeouts: { connect, firstByte, idle }, websocket }) => [
+    connect + firstByte,
+    idle,
+    websocket?.idle ?? 0,
+  ]);
+  return Math.max(listen.idle, ...times.map((time) => time + GRACE));
 }
 
 /** Without the query, which may hold what is nobody's business. */

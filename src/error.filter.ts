@@ -4,6 +4,7 @@ import { CallbackRefusedError } from './auth/callback-refused.js';
 import { errorPage, PAGE_CSP, type PageLinks } from './auth/pages.js';
 import type { Config } from './config/config.js';
 import { CloakroomError } from './errors.js';
+import { closeInStages } from './http/closing.js';
 import { logRefusal } from './http/log-refusal.js';
 import { problemHeaders, sendProblem } from './http/problem.js';
 import type { Logger } from './observability/logger.js';
@@ -38,6 +39,8 @@ export class ErrorFilter implements ExceptionFilter {
   private sendPage(request: Request, response: Response, error: CloakroomError): void {
     for (const [name, value] of problemHeaders(error)) response.setHeader(name, value);
     response.setHeader('Content-Security-Policy', PAGE_CSP);
+    // The rest of a body that was not read must not be waited for.
+    if (!request.complete) closeInStages(request, response);
     response
       .status(error.status)
       .type('html')

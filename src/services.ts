@@ -18,6 +18,7 @@ import { RevocationQueue } from './endings/revocation-queue.js';
 import { SessionDirectory } from './endings/session-directory.js';
 import { HealthService } from './health/health.service.js';
 import { TrustedProxies } from './http/client-address.js';
+import { RateLimits } from './limits/rate-limits.js';
 import type { Logger } from './observability/logger.js';
 import { Providers } from './oidc/providers.js';
 import { Proxy } from './proxy/proxy.js';
@@ -63,10 +64,22 @@ export function composeServices(config: Config, logger: Logger) {
   const live = new LiveSessions(config, store, epoch);
   const shared = { config, store, records, providers, epoch, directory, endings, revocations, logger };
   const sessions = new SessionsService({ ...shared, cookie, creation, tokens });
+  const limits = new RateLimits(shared);
   const attempts = new LoginAttempts(config, onceRecords);
   const start = new SessionStart({ ...shared, sessions, marks, trusted });
   const userSessions = new UserSessionsService({ ...shared, sessions, cookie, trusted });
-  const parts = { ...shared, userSessions, attempts, start, onceRecords, sessions, cookie, trusted, live };
+  const parts = {
+    ...shared,
+    userSessions,
+    attempts,
+    start,
+    onceRecords,
+    sessions,
+    cookie,
+    trusted,
+    live,
+    limits,
+  };
   return {
     ...administration,
     trusted,

@@ -27,7 +27,11 @@ let alice: Person;
 
 beforeAll(async () => {
   [provider, other] = await Promise.all([startProvider({ path: '/realms/shop' }), startProvider()]);
-  room = await startCloakroom({ provider, providers: { main: provider, other } });
+  room = await startCloakroom({
+    provider,
+    providers: { main: provider, other },
+    config: { rateLimits: { backchannelLogout: 'off' } },
+  });
   alice = await person(room, 'alice');
 });
 

@@ -437,6 +437,27 @@ describe('A-112: start refuses unsafe production settings', () => {
       /limits\.parallel: 0 is out of range/,
     ],
     [
+      'a rate without its time',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { rate: { requests: 5 } } }), f),
+      /limits\.rate\.per: is missing/,
+    ],
+    [
+      'a rate in parts of a second',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { rate: { requests: 5, per: '1500ms' } } }), f),
+      /limits\.rate\.per: is not a whole number of seconds; write whole seconds/,
+    ],
+    [
+      'a rate of nothing',
+      (f) => ({ ...f, rateLimits: { login: { requests: 0 } } }),
+      /rateLimits\.login\.requests: 0 is out of range/,
+    ],
+    ['a limit that is on', (f) => ({ ...f, rateLimits: { login: 'on' } }), /rateLimits\.login: /],
+    [
+      'event streams of nobody',
+      (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { eventStreams: 5 } }), f),
+      /routes\[0\]\.limits\.eventStreams: counts the requests of a session, and with token: none/,
+    ],
+    [
       'a limit by session where there is none',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { parallel: 5 } }), f),
       /routes\[0\]\.limits\.parallel: counts the requests of a session, and with token: none/,
@@ -875,7 +896,7 @@ describe('what a configuration comes to', () => {
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
       token: 'user',
       csrf: 'header',
-      limits: { parallel: 256 },
+      limits: { parallel: 128, eventStreams: 16 },
       cache: 'no-store',
       headers: { requestAllow: [], responseAllow: [] },
       cookies: [],

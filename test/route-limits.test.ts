@@ -30,6 +30,7 @@ beforeAll(async () => {
       { path: '/api/', upstream, limits: { parallel: PARALLEL } },
       { path: '/api/other/', upstream, limits: { parallel: PARALLEL } },
       { path: '/api/usual/', upstream },
+      { path: '/api/streams/', upstream, limits: { parallel: PARALLEL + 1, eventStreams: PARALLEL - 1 } },
       { path: '/small/', upstream: raw.url, limits: { requestBody: `${LIMIT / 1024}KiB` } },
       { path: '/empty/', upstream: raw.url, limits: { requestBody: '0B' } },
       { path: '/early/', upstream, limits: { requestBody: '1MiB' } },
@@ -268,12 +269,66 @@ describe('limits.parallel', () => {
     await expectEmptied();
   });
 
-  test('A-120 the default is 256', async () => {
-    const held = await Promise.all(Array.from({ length: 256 }, () => hang(client, '/api/usual/hang')));
-    await eventually(() => c.upstream.requests.length >= 256);
+  test('A-120 the default is 128, so that one HTTP/2 connection of a browser fits', async () => {
+    const held = await Promise.all(Array.from({ length: 128 }, () => hang(client, '/api/usual/hang')));
+    await eventually(() => c.upstream.requests.length >= 128);
     expect((await client.api('/api/usual/x')).status).toBe(429);
     held.pop()?.close();
     await eventually(async () => (await client.api('/api/usual/x')).status === 200);
     for (const connection of held) connection.close();
+  });
+});
+
+describe('limits.eventStreams', () => {
+  const MOST = PARALLEL - 1;
+  const headers = { 'x-csrf': '1' };
+  const open = async (who = client, target = '/api/streams/sse/1000/50'): Promise<EventReader> => {
+    const stream = await EventReader.open(who, target, { headers });
+    if (stream.status === 200) return stream;
+    stream.leave();
+    throw new Error(`no stream, but ${String(stream.status)}`);
+  };
+  const refused = async (target = '/api/streams/sse/1000/50'): Promise<unknown[]> => {
+    const answer = await client.api(target);
+    return [answer.status, answer.problem, Number(answer.headers['retry-after']) > 0];
+  };
+  const TOO_MANY = [429, 'too-many-requests', true];
+
+  test('A-120 one more than may be is 429, and the upstream is let go of; others are served', async () => {
+    const streams = await Promise.all(Array.from({ length: MOST }, () => open()));
+    c.upstream.clear();
+    expect(await refused()).toEqual(TOO_MANY);
+    await eventually(() => c.upstream.last?.aborted === true);
+    expect((await client.api('/api/streams/x')).status).toBe(200);
+    const other = await c.signedIn({ user: 'bob' });
+    (await open(other)).leave();
+    for (const stream of streams) stream.leave();
+  });
+
+  test('A-120 however a stream ends, it is not counted any longer', async () => {
+    for (let i = 0; i < MOST * 3; i += 1) {
+      let stream: EventReader | undefined;
+      await eventually(async () => (stream = await open().catch(() => undefined)) !== undefined);
+      stream?.leave();
+    }
+    for (let i = 0; i < MOST * 3; i += 1) {
+      // Over when the upstream says so.
+      await eventually(async () => (await client.api('/api/streams/sse/1/1')).status === 200);
+    }
+    const streams: EventReader[] = [];
+    await eventually(async () => {
+      const stream = await open().catch(() => undefined);
+      if (stream !== undefined) streams.push(stream);
+      return streams.length === MOST;
+    });
+    expect(await refused()).toEqual(TOO_MANY);
+    for (const stream of streams) stream.leave();
+  });
+
+  test('A-120 the default is 16', async () => {
+    const target = '/api/usual/sse/1000/50';
+    const streams = await Promise.all(Array.from({ length: 16 }, () => open(client, target)));
+    expect(await refused(target)).toEqual(TOO_MANY);
+    for (const stream of streams) stream.leave();
   });
 });

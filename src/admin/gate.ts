@@ -4,9 +4,9 @@ import { isIP } from 'node:net';
 import type { AdminConfig } from '../config/config.js';
 import type { AuditLog } from '../endings/audit-log.js';
 import { CloakroomError } from '../errors.js';
+import { TokenBuckets, type Rate } from '../limits/token-buckets.js';
 import { setCaller } from './caller.js';
 import { Operators, type Operator } from './operators.js';
-import { RateLimit } from './rate-limit.js';
 
 /** Attempts with a wrong token that one address has in a minute, before it is not listened to for a while. */
 const MISTAKES_PER_MINUTE = 10;
@@ -21,10 +21,10 @@ export class Gate {
   readonly #operators: Operators;
   readonly #audit: AuditLog;
   readonly #certificate: X509Certificate | undefined;
-  readonly #mistakes = new RateLimit(MISTAKES_PER_MINUTE);
-  readonly #byAddress: RateLimit;
-  readonly #byOperator: RateLimit;
-  readonly #toldOf = new RateLimit(1);
+  readonly #mistakes = new TokenBuckets(perMinute(MISTAKES_PER_MINUTE));
+  readonly #byAddress: TokenBuckets;
+  readonly #byOperator: TokenBuckets;
+  readonly #toldOf = new TokenBuckets(perMinute(1));
 
   /** @param certificate PEM of the listener's own, when it speaks TLS */
   constructor(config: AdminConfig, certificate: Buffer | undefined, audit: AuditLog) {
@@ -32,8 +32,8 @@ export class Gate {
     this.#operators = new Operators(config);
     this.#audit = audit;
     this.#certificate = certificate && new X509Certificate(certificate);
-    this.#byAddress = new RateLimit(config.requestsPerMinute);
-    this.#byOperator = new RateLimit(config.requestsPerMinute);
+    this.#byAddress = new TokenBuckets(perMinute(config.requestsPerMinute));
+    this.#byOperator = new TokenBuckets(perMinute(config.requestsPerMinute));
   }
 
   /** @throws {CloakroomError} `forbidden`, `too-many-requests`, `unauthorized` */
@@ -103,8 +103,12 @@ export class Gate {
   }
 }
 
-function limit(seconds: number): void {
-  if (seconds > 0) throw new CloakroomError('too-many-requests', { retryAfter: seconds });
+function limit(wait: number): void {
+  if (wait > 0) throw new CloakroomError('too-many-requests', { retryAfter: wait / 1000 });
+}
+
+function perMinute(requests: number): Rate {
+  return { requests, per: 60_000 };
 }
 
 /** The name in a Host header, without port and brackets. */

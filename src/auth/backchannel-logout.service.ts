@@ -1,6 +1,7 @@
 import type { EndingsService } from '../endings/endings.service.js';
 import type { SessionDirectory } from '../endings/session-directory.js';
 import { CloakroomError } from '../errors.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import type { LogoutToken } from '../oidc/logout-token.js';
 import type { OidcClient } from '../oidc/oidc-client.js';
@@ -24,17 +25,20 @@ export class BackchannelLogoutService {
   readonly #providers: Providers;
   readonly #endings: EndingsService;
   readonly #directory: SessionDirectory;
+  readonly #limits: RateLimits;
   readonly #logger: Logger;
 
   constructor(parts: {
     providers: Providers;
     endings: EndingsService;
     directory: SessionDirectory;
+    limits: RateLimits;
     logger: Logger;
   }) {
     this.#providers = parts.providers;
     this.#endings = parts.endings;
     this.#directory = parts.directory;
+    this.#limits = parts.limits;
     this.#logger = parts.logger;
   }
 
@@ -48,7 +52,8 @@ export class BackchannelLogoutService {
    * Ends what the token names. Nothing is left to end: that is no error.
    *
    * @returns why the token was refused, as a stable word; undefined when it was not
-   * @throws {CloakroomError} when the provider should ask again: `store-unavailable`, `idp-unavailable`
+   * @throws {CloakroomError} when the provider should ask again: `store-unavailable`, `idp-unavailable`,
+   *   `too-many-requests`
    */
   async receive(provider: OidcClient, token: string, caller: Caller): Promise<string | undefined> {
     try {
@@ -64,6 +69,9 @@ export class BackchannelLogoutService {
         throw new CloakroomError('idp-unavailable', { retryAfter: 5, cause: error });
       }
       if (!(error instanceof TokenError)) throw error;
+      // Only what was refused counts, and only that is refused for being too much: a provider that ends thousands of sessions
+      // at once is heard, also where somebody else can send from its address.
+      this.#limits.take('backchannelLogout', caller.address);
       const { reason } = error;
       const { reference } = caller;
       this.#logger.warn('logout_token_refused', { provider: provider.name, reason, reference, error });

@@ -51,6 +51,7 @@ export class CallbackController {
     if (mode === 'form_post' && provider.config.responseMode !== 'form_post') {
       throw new CloakroomError('method-not-allowed', { allow: ['GET'] });
     }
+    this.callback.admit(request);
     const parameters = mode === 'form_post' ? await readForm(request) : rawQuery(request);
     const { location, cookies } = await this.callback.finish(request, response, provider, parameters, mode);
     for (const cookie of cookies) response.append('Set-Cookie', cookie);

@@ -3,6 +3,7 @@ import type { Config } from '../config/config.js';
 import { SYSTEM } from '../endings/audit-log.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
 import type { Claims } from '../oidc/id-token.js';
@@ -42,6 +43,7 @@ export class CallbackService {
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
+  readonly #limits: RateLimits;
   readonly #logger: Logger;
 
   constructor(parts: {
@@ -52,6 +54,7 @@ export class CallbackService {
     sessions: SessionsService;
     cookie: SessionCookie;
     trusted: TrustedProxies;
+    limits: RateLimits;
     logger: Logger;
   }) {
     this.#config = parts.config;
@@ -61,6 +64,7 @@ export class CallbackService {
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
+    this.#limits = parts.limits;
     this.#logger = parts.logger;
   }
 
@@ -69,6 +73,14 @@ export class CallbackService {
     const { first } = this.#providers;
     if (name === undefined) return first;
     return name === first.name ? undefined : this.#providers.get(name);
+  }
+
+  /**
+   * Whether this client may bring an answer now. Asked before anything of the answer is read.
+   * @throws {CloakroomError} `too-many-requests`
+   */
+  admit(request: Request): void {
+    this.#limits.take('callback', this.#trusted.clientAddress(request));
   }
 
   async finish(

@@ -1,6 +1,7 @@
 import type { EndingsService } from '../endings/endings.service.js';
 import type { SessionDirectory } from '../endings/session-directory.js';
 import { CloakroomError } from '../errors.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import type { OidcClient } from '../oidc/oidc-client.js';
 import type { Providers } from '../oidc/providers.js';
@@ -15,17 +16,20 @@ export class FrontchannelLogoutService {
   readonly #providers: Providers;
   readonly #endings: EndingsService;
   readonly #directory: SessionDirectory;
+  readonly #limits: RateLimits;
   readonly #logger: Logger;
 
   constructor(parts: {
     providers: Providers;
     endings: EndingsService;
     directory: SessionDirectory;
+    limits: RateLimits;
     logger: Logger;
   }) {
     this.#providers = parts.providers;
     this.#endings = parts.endings;
     this.#directory = parts.directory;
+    this.#limits = parts.limits;
     this.#logger = parts.logger;
   }
 
@@ -40,9 +44,10 @@ export class FrontchannelLogoutService {
    * anybody out (section 6).
    *
    * @param from address of the browser
-   * @throws {CloakroomError} `bad-request`, `store-unavailable`
+   * @throws {CloakroomError} `too-many-requests`, `bad-request`, `store-unavailable`
    */
   async end(provider: OidcClient, query: URLSearchParams, from: string): Promise<void> {
+    this.#limits.take('frontchannelLogout', from);
     const { issuer } = provider.config;
     const sid = single(query, 'sid');
     if (single(query, 'iss') !== issuer || !SID.test(sid)) throw new CloakroomError('bad-request');

@@ -2,6 +2,7 @@ import type { Request } from 'express';
 import type { Config } from '../config/config.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { cookieValues, serializeCookie } from '../http/cookies.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import type { Providers } from '../oidc/providers.js';
 import type { SessionCookie } from '../session/session-cookie.js';
@@ -20,6 +21,7 @@ export class LoginService {
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
+  readonly #limits: RateLimits;
   readonly #logger: Logger;
 
   constructor(parts: {
@@ -29,6 +31,7 @@ export class LoginService {
     sessions: SessionsService;
     cookie: SessionCookie;
     trusted: TrustedProxies;
+    limits: RateLimits;
     logger: Logger;
   }) {
     this.#config = parts.config;
@@ -37,16 +40,18 @@ export class LoginService {
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
+    this.#limits = parts.limits;
     this.#logger = parts.logger;
   }
 
   /**
    * @returns the address to redirect to, and `Set-Cookie` values
-   * @throws {CloakroomError} `login-refused`, `insecure-transport`, `login-parameter-invalid`, `idp-unavailable`,
-   *   `store-unavailable`
+   * @throws {CloakroomError} `login-refused`, `too-many-requests`, `insecure-transport`, `login-parameter-invalid`,
+   *   `idp-unavailable`, `store-unavailable`
    */
   async begin(request: Request, query: URLSearchParams): Promise<{ location: string; cookies: string[] }> {
     requireNavigation(request);
+    this.#limits.take('login', this.#trusted.clientAddress(request));
     requireSecureTransport(request, this.#config, this.#trusted, this.#logger);
     const parameters = loginParameters(query);
     const returnTo = safeReturnTo(parameters.returnTo, this.#config.publicUrl);

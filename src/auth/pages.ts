@@ -19,6 +19,8 @@ const ADVICE: Partial<Record<ErrorCode, string>> = {
   'idp-unavailable': 'Please try again in a moment.',
   'idp-invalid': 'Please try again; if it happens again, tell the people who run this application.',
   'store-unavailable': 'Please try again in a moment.',
+  'too-many-requests':
+    'Too many people at your address tried to sign in at once. Please try again in a moment.',
   csrf: 'Go back to the application and sign out there.',
 };
 

@@ -1,5 +1,5 @@
 import { formatDuration } from '../config/duration.js';
-import { METHODS, type Config, type ProviderConfig } from '../config/config.js';
+import { METHODS, type Config, type ProviderConfig, type RateConfig } from '../config/config.js';
 import { formatSize } from '../config/size.js';
 import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';
@@ -23,6 +23,7 @@ export async function check(config: Config): Promise<number> {
     ['believed proxies', config.listen.trustedProxies.join(', ') || 'none'],
     ['other origins', config.cors.origins.join(', ') || 'none may call'],
     ['front end', config.frontend?.folder ?? 'served by something else'],
+    ['one address may', limitsRow(config)],
     ['log level', config.log.level],
     ['keys', `${config.secrets.cookie.length} for cookies, ${config.secrets.seal.length} for sealing`],
     ['forced logout', revocationRow(config)],
@@ -130,9 +131,19 @@ function providerRows(provider: ProviderConfig, index: number, publicUrl: string
   ];
 }
 
+function limitsRow({ rateLimits }: Config): string {
+  return Object.entries(rateLimits)
+    .map(([name, rate]) => `${name} ${rate === 'off' ? 'off' : formatRate(rate)}`)
+    .join(', ');
+}
+
+function formatRate({ requests, per }: RateConfig): string {
+  return `${requests}/${formatDuration(per)}`;
+}
+
 /** One line a route, in the order in which they are matched. */
 function routeRows({ routes }: Config): Row[] {
-  const head = 'path,upstream,methods,token,csrf,body,parallel,cache,headers,cookies'.split(',');
+  const head = 'path,upstream,methods,token,csrf,body,parallel,streams,rate,cache,headers,cookies'.split(',');
   const rows = routes
     .toSorted((a, b) => b.path.length - a.path.length)
     .map(({ path, upstream, methods, token, csrf, limits, cache, headers, cookies }) => [
@@ -143,6 +154,8 @@ function routeRows({ routes }: Config): Row[] {
       csrf,
       limits.requestBody === undefined ? 'any' : formatSize(limits.requestBody),
       token === 'none' ? '-' : String(limits.parallel),
+      token === 'none' ? '-' : String(limits.eventStreams),
+      limits.rate === undefined ? 'any' : formatRate(limits.rate),
       cache,
       `+${headers.requestAllow.length}/+${headers.responseAllow.length}`,
       cookies.join(' ') || 'none',

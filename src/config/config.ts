@@ -41,7 +41,12 @@ export interface RouteConfig {
   readonly token: 'user' | 'none' | 'user-or-none';
   readonly csrf: 'header' | 'origin';
   /** `requestBody` in bytes; undefined: no limit. */
-  readonly limits: { readonly requestBody?: number | undefined; readonly parallel: number };
+  readonly limits: {
+    readonly requestBody?: number | undefined;
+    readonly parallel: number;
+    readonly eventStreams: number;
+    readonly rate?: RateConfig | undefined;
+  };
   /** undefined: none are opened here. `idle` in milliseconds. */
   readonly websocket: { readonly idle: number; readonly perSession: number } | undefined;
   readonly cache: 'no-store' | 'upstream';
@@ -63,6 +68,12 @@ export interface AdminConfig {
   readonly clients: readonly { readonly name: string; readonly role: AdminRole }[];
   readonly requestsPerMinute: number;
 }
+/** So many requests in so many milliseconds. */
+export interface RateConfig {
+  readonly requests: number;
+  readonly per: number;
+}
+export type EndpointLimit = 'login' | 'callback' | 'backchannelLogout' | 'frontchannelLogout';
 export interface Config {
   readonly publicUrl: string;
   readonly secureCookies: boolean;
@@ -70,6 +81,7 @@ export interface Config {
     readonly host: string;
     readonly port: number;
     readonly trustedProxies: readonly string[];
+    readonly idle: number;
   };
   readonly store:
     | { readonly kind: 'memory' }
@@ -98,6 +110,7 @@ export interface Config {
   };
   readonly me: { readonly anonymous: 'problem' | 'ok'; readonly claims: readonly string[] };
   readonly cors: { readonly origins: readonly string[] };
+  readonly rateLimits: Readonly<Record<EndpointLimit, RateConfig | 'off'>>;
   readonly routes: readonly RouteConfig[];
   readonly frontend: { readonly folder: string } | undefined;
   readonly admin: AdminConfig | undefined;

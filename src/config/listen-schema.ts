@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { isListenHost, parseAddressRange } from './addresses.js';
-import { checked, quote, setting } from './setting.js';
+import { checked, duration, quote, setting } from './setting.js';
 
 const trustedProxy = checked(z.string(), (text) => {
   const range = parseAddressRange(text);
@@ -28,6 +28,13 @@ export const listen = z
         'Addresses or CIDR ranges of the proxies in front. `X-Forwarded-For` and `X-Forwarded-Proto` are believed ' +
         'from these only.',
       example: ['10.0.0.0/8'],
+    }),
+    idle: setting(duration('1s', '48h').prefault('10m'), {
+      description:
+        'A connection on which no byte moves in either direction for this long in the middle of a request or an answer is ' +
+        'closed: a browser that stopped reading, a body that never came. Where a route or its WebSockets may be silent for ' +
+        'longer, that counts.',
+      example: '10m',
     }),
   })
   .prefault({})

@@ -32,6 +32,7 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     session: file.session,
     me: file.me,
     cors: file.cors,
+    rateLimits: file.rateLimits,
     routes: file.routes.map((route): RouteConfig => ({
       ...route,
       upstream: resolveUpstream(route.upstream),

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { METHODS } from './config.js';
+import { rateSettings } from './rate-schema.js';
 import { isReservedCookie, isReservedRequestHeader, isReservedResponseHeader } from './reserved.js';
 import { checked, duration, nameList, quote, setting, size } from './setting.js';
 import { webUrl } from './web-url.js';
@@ -114,12 +115,27 @@ const route = z
             'is announced, in the middle where it is not.',
           example: '10MiB',
         }),
-        parallel: setting(z.int().min(1).max(100_000).prefault(256), {
+        parallel: setting(z.int().min(1).max(100_000).prefault(128), {
           description:
             'How many requests of one session may be under way at once on this route in one process, open streams included. ' +
-            'More are 429. Requests without a session are not counted.',
+            'More are 429. Requests without a session are not counted. The default is what one HTTP/2 connection of a browser ' +
+            'carries through most proxies.',
           example: 64,
         }),
+        eventStreams: setting(z.int().min(1).max(100_000).prefault(16), {
+          description:
+            'How many of them may be event streams (`text/event-stream`). More are 429, for which `EventSource` does not try ' +
+            'again by itself.',
+          example: 8,
+        }),
+        rate: z
+          .strictObject(rateSettings)
+          .optional()
+          .meta({
+            description:
+              'How many requests one session may make on this route, over all processes; where nobody is signed in, one client ' +
+              'address. More are 429. Without it, as many as it likes.',
+          }),
       })
       .prefault({})
       .meta({ description: 'What one caller may ask for.' }),
@@ -133,7 +149,8 @@ const route = z
               example: '5m',
             }),
             perSession: setting(z.int().min(1).max(10_000).prefault(16), {
-              description: 'How many one session may have open at once on this route in one process. More are 429.',
+              description:
+                'How many one session may have open at once on this route in one process. More are 429.',
               example: 16,
             }),
           }),

@@ -107,14 +107,14 @@ function routeLimits(look: Look): LocatedWrong[] {
   const routes = look('routes');
   if (!Array.isArray(routes)) return [];
   return routes.flatMap((_, index) =>
-    look('routes', index, 'token') === 'none' && look('routes', index, 'limits', 'parallel') !== undefined
-      ? [
-          {
-            path: ['routes', index, 'limits', 'parallel'],
+    look('routes', index, 'token') === 'none'
+      ? ['parallel', 'eventStreams']
+          .filter((limit) => look('routes', index, 'limits', limit) !== undefined)
+          .map((limit) => ({
+            path: ['routes', index, 'limits', limit],
             problem: 'counts the requests of a session, and with token: none there is no session',
             remedy: 'remove it, or write token: user or token: user-or-none',
-          },
-        ]
+          }))
       : [],
   );
 }

@@ -3,6 +3,7 @@ import { admin } from './admin-schema.js';
 import { cors } from './cors-schema.js';
 import { listen } from './listen-schema.js';
 import { providers } from './provider-schema.js';
+import { rateLimits } from './rate-schema.js';
 import { routes } from './route-schema.js';
 import { revocation, secrets } from './secret-schema.js';
 import { checked, duration, quote, setting } from './setting.js';
@@ -95,6 +96,7 @@ export const fileSchema = z.strictObject({
     .prefault({})
     .meta({ description: 'What `GET /auth/me` tells the page.' }),
   cors,
+  rateLimits,
   routes,
   frontend: z
     .strictObject({

@@ -14,11 +14,31 @@ export function coarseAddress(address: string, detail: AddressDetail): string | 
   if (isIP(address) === 4) {
     return `${address.split('.').slice(0, 3).join('.')}.0/${String(NETWORK_BITS.ipv4)}`;
   }
-  const groups = new URL(`http://[${address.replace(/%.*$/, '')}]`).hostname.slice(1, -1).split('::');
-  const head = (groups[0] ?? '').split(':').filter((group) => group !== '');
-  // Groups that "::" stands for are zero; only the first three are kept.
-  const kept = [...head, '0', '0', '0'].slice(0, 3);
-  return `${kept.join(':')}::/${String(NETWORK_BITS.ipv6)}`;
+  return `${ipv6Groups(address).slice(0, 3).join(':')}::/${String(NETWORK_BITS.ipv6)}`;
+}
+
+/**
+ * Whom an address counts for: an IPv4 address for itself, an IPv6 one for its /64, in which every subscriber can choose among
+ * more addresses than can be counted.
+ */
+export function addressGroup(address: string): string {
+  if (isIP(address) !== 6) return address;
+  const groups = ipv6Groups(address);
+  // An IPv4 address in the notation of the other family (RFC 4291 section 2.5.5.2): as many of these share a /64 as there are.
+  if (groups.slice(0, 6).join(':') === '0:0:0:0:0:ffff') {
+    const [high, low] = groups.slice(6).map((group) => parseInt(group, 16));
+    return [high, low].flatMap((part = 0) => [part >> 8, part & 0xff]).join('.');
+  }
+  return `${groups.slice(0, 4).join(':')}::/64`;
+}
+
+/** The eight groups of an IPv6 address, without leading zeros. */
+function ipv6Groups(address: string): string[] {
+  const canonical = new URL(`http://[${address.replace(/%.*$/, '')}]`).hostname.slice(1, -1);
+  const [head = [], tail = []] = canonical
+    .split('::')
+    .map((part) => part.split(':').filter((group) => group !== ''));
+  return [...head, ...Array<string>(8 - head.length - tail.length).fill('0'), ...tail];
 }
 
 /** Whether two addresses or CIDR ranges have anything in common. */

@@ -19,5 +19,6 @@ export function logRefusal(
   if (code === 'internal') logger.error('request_failed', fields);
   else if (code === 'csrf') logger.info('csrf_rejected', fields);
   else if (status >= 500) logger.warn('request_failed', fields);
-  else if (shown) logger.info('request_refused', fields);
+  // Whoever sends too many must not fill the log: each limit has one line now and then.
+  else if (shown && code !== 'too-many-requests') logger.info('request_refused', fields);
 }

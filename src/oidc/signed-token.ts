@@ -19,6 +19,8 @@ export interface Signed {
   algs: readonly string[];
   /** Values of `typ` in lower case, `undefined` among them if it may be absent: one key signs several kinds of token. */
   types: readonly (string | undefined)[];
+  /** Who can have sent it: only the provider, or anybody who wants keys to be read. */
+  from?: 'provider' | 'anybody';
 }
 
 interface Header {
@@ -44,7 +46,7 @@ export async function openSignedToken(
 ): Promise<{ alg: string; claims: Record<string, unknown> }> {
   if (token.length > MAX_LENGTH) throw new TokenError('size');
   const header = readHeader(token, expected);
-  const payload = await verifySignature(token, header, expected.jwksUri, keys);
+  const payload = await verifySignature(token, header, expected, keys);
   return { alg: header.alg, claims: parseClaims(payload) };
 }
 
@@ -68,13 +70,13 @@ function readHeader(token: string, { algs, types }: Signed): Header {
 async function verifySignature(
   token: string,
   header: Header,
-  jwksUri: string,
+  { jwksUri, from }: Signed,
   keys: SigningKeys,
 ): Promise<Uint8Array> {
   const verify = async (key: CryptoKey | Uint8Array): Promise<Uint8Array> =>
     (await compactVerify(token, key, { algorithms: [header.alg] })).payload;
   try {
-    return await keys.withKeys(jwksUri, header, verify);
+    return await keys.withKeys(jwksUri, header, verify, from);
   } catch (error) {
     if (error instanceof ProviderCallError) throw error;
     throw new TokenError('signature', undefined, error);

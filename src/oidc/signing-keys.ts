@@ -7,6 +7,8 @@ type Key = CryptoKey | Uint8Array;
 /** Readings that may follow each other at once, and how long one of them takes to come back (milliseconds). */
 const BURST = 10;
 const REFILL = 1000;
+/** Milliseconds between two readings that tokens which anybody can send may cause. */
+const FOR_ANYBODY_EVERY = 10_000;
 /** Keys older than this are read again before they are trusted further. */
 const MAX_AGE = 10 * 60 * 1000;
 
@@ -26,6 +28,7 @@ export class SigningKeys {
   #tokens = BURST;
   #refilledAt = performance.now();
   #reading: Promise<void> | undefined;
+  #forAnybodyAt = -Infinity;
   readonly #imported = new WeakMap<JWK, Map<string, Promise<Key>>>();
 
   /** @param timeout milliseconds for one read of the key set */
@@ -38,32 +41,51 @@ export class SigningKeys {
    * Tries the keys that fit a token's header, and once more with freshly read keys when none does.
    *
    * @param verify fails when the key is not the right one
+   * @param from whether the token came from the provider itself or can have been sent by anybody, for whose tokens keys are
+   *   read only every 10 s
    * @throws whatever the last try failed with, or an error that says that no key fits
    */
   async withKeys<T>(
     uri: string,
     header: { alg: string; kid?: string },
     verify: (key: Key) => Promise<T>,
+    from: 'provider' | 'anybody' = 'provider',
   ): Promise<T> {
     const since = performance.now();
     const stale = uri !== this.#uri || since - this.#asOf > MAX_AGE;
-    if (stale) {
+    const mayRead = (): boolean => from === 'provider' || this.#mayReadForAnybody();
+    if (stale && mayRead()) {
       await this.#readOnce(uri).catch((error: unknown) => {
         // Old keys of the same place may still do; only a token that they do not fit needs the reading.
         if (uri !== this.#uri) throw error;
       });
+    } else if (uri !== this.#uri) {
+      throw new ProviderCallError('the key set could not be read a moment ago', { sent: false });
     }
     for (;;) {
       const asOf = this.#asOf;
+      let failure: unknown;
       try {
         return await this.#tryAll(header, verify);
       } catch (error) {
         // These keys were asked for with the token at hand: no rotation can be hidden behind them.
         if (asOf >= since) throw error;
+        failure = error;
       }
       // Others may have brought newer keys while these were tried.
-      if (asOf === this.#asOf) await this.#readOnce(uri);
+      if (asOf !== this.#asOf) continue;
+      if (!mayRead()) throw failure;
+      await this.#readOnce(uri);
     }
+  }
+
+  /** To join a reading that is under way costs the provider nothing. */
+  #mayReadForAnybody(): boolean {
+    const now = performance.now();
+    if (this.#reading !== undefined) return true;
+    if (now - this.#forAnybodyAt < FOR_ANYBODY_EVERY) return false;
+    this.#forAnybodyAt = now;
+    return true;
   }
 
   async #tryAll<T>(header: { alg: string; kid?: string }, verify: (key: Key) => Promise<T>): Promise<T> {
@@ -91,6 +113,11 @@ export class SigningKeys {
   async #readOnce(uri: string): Promise<void> {
     this.#reading ??= this.#pace()
       .then(() => this.#read(uri))
+      .catch((error: unknown) => {
+        // Nothing was learned from it: the next token may ask at the usual pace.
+        this.#forAnybodyAt = -Infinity;
+        throw error;
+      })
       .finally(() => {
         this.#reading = undefined;
       });

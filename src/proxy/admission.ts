@@ -1,5 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { CloakroomError } from '../errors.js';
+import type { TrustedProxies } from '../http/client-address.js';
+import { addressGroup } from '../http/address-range.js';
+import type { RateLimit } from '../limits/rate-limit.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
@@ -19,10 +22,12 @@ export interface Admitted {
 export class Admission {
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
+  readonly #trusted: TrustedProxies;
 
-  constructor(sessions: SessionsService, cookie: SessionCookie) {
+  constructor(sessions: SessionsService, cookie: SessionCookie, trusted: TrustedProxies) {
     this.#sessions = sessions;
     this.#cookie = cookie;
+    this.#trusted = trusted;
   }
 
   /**
@@ -31,6 +36,7 @@ export class Admission {
    * @throws {CloakroomError} what the browser is to be told instead
    */
   async admit(request: IncomingMessage, route: Route, underWay: Parallel): Promise<Admitted | undefined> {
+    if (route.rate !== undefined) this.#takeFrom(route.rate, request, route);
     if (this.#isAnonymous(request, route)) return undefined;
     const session = await this.#sessions.find(request.headers.cookie, { slide: true });
     if (!underWay.enter(session.handle)) {
@@ -43,6 +49,16 @@ export class Admission {
       underWay.leave(session.handle);
       throw error;
     }
+  }
+
+  /**
+   * Before the store is asked, so that a refusal costs nothing there. Whoever will be told to sign in is not counted: that
+   * is decided without the store, and they should be told.
+   */
+  #takeFrom(rate: RateLimit, request: IncomingMessage, { token }: Route): void {
+    const reading = token === 'none' ? undefined : this.#cookie.read(request.headers.cookie);
+    if (reading?.kind === 'ticket') rate.take(reading.ticket.handle);
+    else if (token !== 'user') rate.take(addressGroup(this.#trusted.clientAddress(request)));
   }
 
   /**

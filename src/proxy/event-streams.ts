@@ -49,6 +49,14 @@ export interface OpenStream {
   close: () => void;
 }
 
+/** Whether an answer with these header lines, name and value in turns, is an event stream. */
+export function isStreamHead(headers: readonly string[]): boolean {
+  for (let i = 0; i < headers.length; i += 2) {
+    if ((headers[i] ?? '').toLowerCase() === 'content-type') return isEventStream(headers[i + 1] ?? '');
+  }
+  return false;
+}
+
 /** The event streams that are passed on by this process: none outlives its session. */
 export class EventStreams {
   readonly #live: LiveSessions;
@@ -69,14 +77,8 @@ export class EventStreams {
     session: OpenSession | undefined,
     ended: () => void,
   ): OpenStream | undefined {
-    let isStream = false;
-    let writable = true;
-    for (let i = 0; i < headers.length; i += 2) {
-      const name = (headers[i] ?? '').toLowerCase();
-      if (name === 'content-encoding') writable = false;
-      if (name === 'content-type') isStream = isEventStream(headers[i + 1] ?? '');
-    }
-    if (!isStream) return undefined;
+    if (!isStreamHead(headers)) return undefined;
+    const writable = headers.every((name, index) => index % 2 === 1 || !/^content-encoding$/i.test(name));
     const stream = new EventStream(response, writable);
     this.#open.add(stream);
     const unwatch =

@@ -2,10 +2,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
-import type { EventStreams, OpenStream } from './event-streams.js';
+import { isStreamHead, type EventStreams, type OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
 import type { Route } from './route-table.js';
-import { closedBeforeAnswer, UPLOAD_STALLED, UPLOAD_TOO_LARGE } from './upstream-errors.js';
+import { closedBeforeAnswer, STREAMS_TOO_MANY, UPLOAD_STALLED, UPLOAD_TOO_LARGE } from './upstream-errors.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -38,6 +38,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   #body: PassThrough | undefined;
   #stalled: NodeJS.Timeout | undefined;
   #events: OpenStream | undefined;
+  /** Counted among the open event streams of its session. */
+  #counted = false;
   #retried = false;
   #done = false;
   #clientGone = false;
@@ -119,16 +121,29 @@ class Exchange implements Dispatcher.DispatchHandler {
       requestId,
       security,
     });
+    const isEndless = !headers.includes('content-length') && !headers.includes('Content-Length');
+    if (isEndless && isStreamHead(headers) && !this.#enterStreams()) {
+      this.#fail(Object.assign(new Error('too many event streams'), { code: STREAMS_TOO_MANY }));
+      return;
+    }
     if (statusMessage === undefined || statusMessage === '') response.writeHead(status, headers);
     else response.writeHead(status, statusMessage, headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
-    if (!headers.includes('content-length') && !headers.includes('Content-Length')) {
+    if (isEndless) {
       response.flushHeaders();
       const { streams, session } = this.#forwarding;
       this.#events = streams.watch(response, headers, session, this.#onSessionEnded);
     }
     // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
     if (status === 304) this.onResponseEnd();
+  }
+
+  /** @returns false when its session has as many as it may */
+  #enterStreams(): boolean {
+    const { session, route } = this.#forwarding;
+    if (session === undefined) return true;
+    this.#counted = route.eventStreams.enter(session.handle);
+    return this.#counted;
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -192,7 +207,10 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   #finish(): void {
     const { request, response, route, session } = this.#forwarding;
-    if (!this.#done && session !== undefined) route.parallel.leave(session.handle);
+    if (!this.#done && session !== undefined) {
+      route.parallel.leave(session.handle);
+      if (this.#counted) route.eventStreams.leave(session.handle);
+    }
     this.#done = true;
     this.#events?.close();
     response.removeListener('close', this.#onClientGone);

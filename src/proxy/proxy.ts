@@ -9,6 +9,7 @@ import { logRefusal } from '../http/log-refusal.js';
 import { sendProblem } from '../http/problem.js';
 import { awaitsContinue } from '../http/request-check.js';
 import { securityHeaders } from '../http/security-headers.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
 import { checkCsrf, checkCsrfByOrigin, checkWebSocketOrigin } from '../session/csrf.js';
@@ -44,16 +45,17 @@ export class Proxy {
     cookie: SessionCookie;
     live: LiveSessions;
     trusted: TrustedProxies;
+    limits: RateLimits;
     logger: Logger;
   }) {
     this.#config = parts.config;
-    this.#admission = new Admission(parts.sessions, parts.cookie);
+    this.#admission = new Admission(parts.sessions, parts.cookie, parts.trusted);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
     this.streams = new EventStreams(parts.live);
     this.sockets = new WebSockets(parts.live);
-    this.routes = new RouteTable(parts.config);
+    this.routes = new RouteTable(parts.config, parts.limits);
     this.#security = securityHeaders(parts.config.secureCookies);
     const { protocol, host } = new URL(parts.config.publicUrl);
     this.#publicScheme = protocol.slice(0, -1);

@@ -1,6 +1,8 @@
 import { Agent } from 'undici';
 import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
+import type { RateLimit } from '../limits/rate-limit.js';
+import type { RateLimits } from '../limits/rate-limits.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';
 
@@ -23,6 +25,10 @@ export interface Route {
   /** Bytes. */
   requestBody: number;
   parallel: Parallel;
+  /** Of the requests under way, those whose answer is an event stream. */
+  eventStreams: Parallel;
+  /** undefined: as many requests as anybody likes. */
+  rate: RateLimit | undefined;
   cache: RouteConfig['cache'];
   /** Names of request headers that our part of an answer depends on. */
   vary: readonly string[];
@@ -43,9 +49,11 @@ export interface Route {
 export class RouteTable {
   readonly #routes: readonly Route[];
 
-  constructor({ routes, cors }: Config) {
+  constructor({ routes, cors }: Config, limits: RateLimits) {
     const vary = cors.origins.length > 0 ? ['Origin'] : [];
-    this.#routes = routes.map((route) => toRoute(route, vary)).sort((a, b) => b.path.length - a.path.length);
+    this.#routes = routes
+      .map((route) => toRoute(route, vary, limits))
+      .sort((a, b) => b.path.length - a.path.length);
   }
 
   /** @param path in canonical form */
@@ -59,7 +67,7 @@ export class RouteTable {
   }
 }
 
-function toRoute(config: RouteConfig, vary: readonly string[]): Route {
+function toRoute(config: RouteConfig, vary: readonly string[], limits: RateLimits): Route {
   const upstream = new URL(config.upstream);
   const { connect, firstByte, idle } = config.timeouts;
   return {
@@ -71,6 +79,8 @@ function toRoute(config: RouteConfig, vary: readonly string[]): Route {
     csrf: config.csrf,
     requestBody: config.limits.requestBody ?? Infinity,
     parallel: new Parallel(config.limits.parallel),
+    eventStreams: new Parallel(config.limits.eventStreams),
+    rate: config.limits.rate && limits.ofRoute(config.path, config.limits.rate),
     cache: config.cache,
     vary: config.cache === 'upstream' ? ['Cookie', ...vary] : vary,
     requestAllow: new Set(config.headers.requestAllow.map((name) => name.toLowerCase())),

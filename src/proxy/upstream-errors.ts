@@ -13,6 +13,8 @@ const INVALID = new Set([
 export const UPLOAD_STALLED = 'CLOAKROOM_UPLOAD_STALLED';
 /** Our own: more came than the route takes. */
 export const UPLOAD_TOO_LARGE = 'CLOAKROOM_UPLOAD_TOO_LARGE';
+/** Our own: the session has as many event streams open as it may. */
+export const STREAMS_TOO_MANY = 'CLOAKROOM_STREAMS_TOO_MANY';
 
 /** The parser's errors come without a code. */
 const PARSER_ERROR = 'HTTPParserError';
@@ -22,6 +24,7 @@ export function upstreamError(error: unknown): CloakroomError {
   const code = String((error as { code?: unknown } | undefined)?.code);
   if (code === UPLOAD_STALLED) return new CloakroomError('request-timeout', { cause: error });
   if (code === UPLOAD_TOO_LARGE) return new CloakroomError('payload-too-large', { cause: error });
+  if (code === STREAMS_TOO_MANY) return new CloakroomError('too-many-requests', { retryAfter: 1 });
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
   if (INVALID.has(code) || (error as { name?: unknown } | undefined)?.name === PARSER_ERROR)
     return new CloakroomError('upstream-invalid', { cause: error });

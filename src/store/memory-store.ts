@@ -211,6 +211,10 @@ export class MemoryStore implements Store {
     await Promise.resolve();
   }
 
+  counter(): undefined {
+    return undefined;
+  }
+
   async now(): Promise<number> {
     return Promise.resolve(Date.now());
   }

@@ -1,5 +1,6 @@
 import type { Cluster, Redis } from 'ioredis';
 import { keys } from './keys.js';
+import { RedisCounter } from './redis-counter.js';
 import type { RedisLink } from './redis-link.js';
 import { endedSession, foreignIsNothing, storedSession, type Reply } from './redis-replies.js';
 import { sessionScripts, setScripts } from './session-scripts.js';
@@ -203,6 +204,10 @@ export class RedisStore implements Store {
 
   async postpone(set: SetName, member: string, delay: number): Promise<void> {
     await this.#set('postpone', set, member, delay);
+  }
+
+  counter(limit: string, rate: { requests: number; per: number }): RedisCounter {
+    return new RedisCounter(this.#link, this.prefix, limit, rate);
   }
 
   async now(): Promise<number> {

@@ -109,6 +109,15 @@ export interface SetName {
   id: string;
 }
 
+/** Counts what callers do, for all processes together. */
+export interface SharedCounter {
+  /**
+   * Counts one. Nobody should wait for this.
+   * @returns how many there are with this one, and in how many milliseconds counting begins anew; undefined when nobody knows
+   */
+  add(caller: string): Promise<{ count: number; endsIn: number } | undefined>;
+}
+
 /** Whether writes outlive the loss of the Redis they went to. */
 export type Durability = 'replicated' | 'unreplicated' | 'unconfirmed' | 'memory';
 
@@ -172,6 +181,13 @@ export interface Store {
   claimDue(set: SetName, limit: number, lease: number): Promise<string[]>;
   /** When a member is due next, by this store's clock; nothing when it is no member any more. */
   postpone(set: SetName, member: string, delay: number): Promise<void>;
+
+  /**
+   * @param limit names what is counted
+   * @param rate how many there may be; `per` in milliseconds
+   * @returns undefined where there are no other processes
+   */
+  counter(limit: string, rate: { requests: number; per: number }): SharedCounter | undefined;
 
   /** Milliseconds since the epoch, by the clock that all processes share. */
   now(): Promise<number>;

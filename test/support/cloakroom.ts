@@ -489,6 +489,8 @@ export async function startCloakroom(options: StartOptions = {}): Promise<Cloakr
       seal: [secret('seal-0', randomBytes(32).toString('hex'))],
     },
     providers,
+    // Everybody here comes from one address.
+    rateLimits: { login: 'off', callback: 'off' },
     routes: [{ path: '/api/', upstream: upstream.url }],
     shutdown: { delay: '100ms', drain: '5s' },
   };
