@@ -42,6 +42,7 @@ const browserGlobals = Object.fromEntries(
     'TextDecoder',
     'URL',
     'URLSearchParams',
+    'WebSocket',
     'XMLHttpRequest',
     'clearInterval',
     'clearTimeout',

@@ -2,7 +2,11 @@
 // The example API behind Cloakroom. It knows nothing of cookies or sessions: it wants an access token and says what it got.
 import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
+import { catalogue, coat, ordersCsv } from './files.js';
+import { counter, events } from './live.js';
 
 /** @typedef {import('node:http').IncomingMessage} IncomingMessage */
 /** @typedef {import('node:http').ServerResponse} ServerResponse */
@@ -83,15 +87,6 @@ const ORDERS = {
   ],
 };
 
-const COATS = [
-  'a grey overcoat',
-  'a red raincoat',
-  'a denim jacket',
-  'a camel coat',
-  'a velvet cape',
-  'an old parka',
-];
-
 /**
  * @param {object} options
  * @param {number} options.port 0 takes a free one
@@ -147,6 +142,17 @@ export async function startApi({
       }
     });
   });
+  /** @type {Set<import('node:stream').Duplex>} */
+  const sockets = new Set();
+  server.on('upgrade', (request, socket, head) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+    // The page may leave without a word.
+    socket.on('error', () => socket.destroy());
+    upgrade(request, socket, head, authenticate).catch((/** @type {unknown} */ error) => {
+      decline(socket, error instanceof Refusal ? '401 Unauthorized' : '503 Service Unavailable');
+    });
+  });
   // An upload may take as long as it takes.
   server.requestTimeout = 0;
 
@@ -160,6 +166,7 @@ export async function startApi({
       new Promise((resolve) => {
         server.close(() => resolve());
         server.closeAllConnections();
+        for (const socket of sockets) socket.destroy();
       }),
   };
 }
@@ -184,14 +191,39 @@ async function serve(request, response, authenticate) {
     json(response, 200, hello(request, caller));
   } else if (path === '/api/orders' && isRead(request, response)) {
     json(response, 200, { orders: ORDERS[String(caller.claims.sub)] ?? [] });
-  } else if (path === '/api/events' && isRead(request, response)) {
+  } else if (path === '/api/live/events' && isRead(request, response)) {
     events(request, response);
+  } else if (path.startsWith('/api/files/') && isRead(request, response)) {
+    await file(response, path.slice('/api/files/'.length), String(caller.claims.sub));
   } else if (path === '/api/upload') {
     if (request.method === 'POST') await upload(request, response);
     else json(response, 405, { error: 'method_not_allowed' }, { allow: 'POST' });
   } else if (!response.headersSent) {
     json(response, 404, { error: 'not_found', message: 'The API has nothing at this address.' });
   }
+}
+
+/**
+ * @param {IncomingMessage} request
+ * @param {import('node:stream').Duplex} socket
+ * @param {Buffer} head
+ * @param {(request: IncomingMessage) => Promise<Caller>} authenticate
+ */
+async function upgrade(request, socket, head, authenticate) {
+  if (request.url?.split('?', 1)[0] !== '/api/live/counter') {
+    decline(socket, '404 Not Found');
+    return;
+  }
+  const { claims } = await authenticate(request);
+  counter(request, socket, head, String(claims.sub));
+}
+
+/**
+ * @param {import('node:stream').Duplex} socket
+ * @param {string} status
+ */
+function decline(socket, status) {
+  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
 /**
@@ -246,31 +278,29 @@ function instant(seconds) {
 }
 
 /**
- * @param {IncomingMessage} request
  * @param {ServerResponse} response
+ * @param {string} name
+ * @param {string} sub whose
  */
-function events(request, response) {
-  response.writeHead(200, {
-    'content-type': 'text/event-stream; charset=utf-8',
-    'cache-control': 'no-store',
-  });
-  if (request.method === 'HEAD') {
-    response.end();
-    return;
-  }
-  let id = 0;
-  const send = () => {
-    id += 1;
-    const ticket = 1 + Math.floor(Math.random() * 400);
-    const coat = COATS[Math.floor(Math.random() * COATS.length)];
-    const text = `${coat} ${Math.random() < 0.5 ? 'handed in' : 'given back'}`;
-    const data = JSON.stringify({ id, time: new Date().toISOString(), ticket, text });
-    // A reader that cannot keep up misses events; it does not make this process hold them.
-    if (!response.writableNeedDrain) response.write(`id: ${String(id)}\nevent: coat\ndata: ${data}\n\n`);
+async function file(response, name, sub) {
+  const headers = {
+    'x-content-type-options': 'nosniff',
+    'content-disposition': `attachment; filename="${name}"`,
   };
-  send();
-  const timer = setInterval(send, 1000);
-  response.on('close', () => clearInterval(timer));
+  response.req.resume();
+  if (name === 'coat.svg') {
+    response.writeHead(200, { ...headers, 'content-type': 'image/svg+xml', 'content-disposition': 'inline' });
+    response.end(coat(sub));
+  } else if (name === 'orders.csv') {
+    response.writeHead(200, { ...headers, 'content-type': 'text/csv; charset=utf-8' });
+    response.end(ordersCsv(ORDERS[sub] ?? []));
+  } else if (name === 'catalogue.csv') {
+    response.writeHead(200, { ...headers, 'content-type': 'text/csv; charset=utf-8' });
+    // No faster than it is read, and not to the end when nobody does.
+    await pipeline(Readable.from(catalogue()), response);
+  } else {
+    json(response, 404, { error: 'not_found', message: 'There is no such file.' });
+  }
 }
 
 /**

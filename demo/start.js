@@ -10,6 +10,8 @@ import { startProvider } from './provider.js';
 
 const READY_WITHIN = 20_000;
 const STOP_WITHIN = 6_000;
+/** As many as cloakroom.yaml has; all lead to the one API. */
+const ROUTES = 3;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const port = portFrom('DEMO_PORT', 3000);
@@ -84,8 +86,8 @@ function environment(clientSecret) {
     CLOAKROOM_PUBLIC_URL: publicUrl,
     CLOAKROOM_LISTEN__PORT: String(port),
     CLOAKROOM_PROVIDERS__MAIN__ISSUER: issuer,
-    CLOAKROOM_ROUTES__0__UPSTREAM: upstream,
   };
+  for (let i = 0; i < ROUTES; i += 1) env[`CLOAKROOM_ROUTES__${String(i)}__UPSTREAM`] = upstream;
   const redis = process.env['REDIS_URL'];
   if (redis) {
     env['CLOAKROOM_STORE__REDIS__URL'] = redis;

@@ -4,6 +4,7 @@ import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
+import { withRoutes } from './support/routes.js';
 import { sessionPair } from './support/script-request.js';
 import { StoredSession } from './support/stored-session.js';
 
@@ -14,7 +15,13 @@ let c: Cloakroom;
 let client: BrowserClient;
 
 beforeAll(async () => {
-  c = await startCloakroom({ replicas: 2 });
+  c = await startCloakroom({
+    replicas: 2,
+    config: withRoutes((upstream) => [
+      { path: '/api/', upstream },
+      { path: '/live/', upstream, csrf: 'origin', websocket: true },
+    ]),
+  });
   client = await c.signedIn();
 });
 
@@ -68,6 +75,9 @@ const data: [string, string][] = [
   ['GET', '/auth/me'],
   ['HEAD', '/auth/me'],
   ['POST', '/auth/logout'],
+  ['GET', '/auth/sessions'],
+  ['DELETE', '/auth/sessions/some-handle'],
+  ['POST', '/auth/sessions/end-others'],
 ];
 
 describe('A-095 the header is needed', () => {
@@ -204,6 +214,38 @@ describe('A-096 the header is not enough', () => {
       expect((await send({ method, headers: [header] })).status).toBe(200);
     const post = await send({ method: 'POST', headers: [header, 'Sec-Fetch-Site: same-origin'] });
     expect(post.status).toBe(200);
+  });
+
+  const handshake = [
+    ...['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13'],
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  ];
+
+  test('A-093 A-096 nor is it needed for a WebSocket, where any of these origins is refused', async () => {
+    for (const origin of FOREIGN) {
+      await expectRefused({ path: '/live/x', headers: [...handshake, `Origin: ${origin}`] });
+      await expectRefused({ path: '/live/x', headers: [...handshake, header, `Origin: ${origin}`] });
+    }
+    for (const site of ['cross-site', 'same-site']) {
+      const headers = [...handshake, `Origin: ${OWN}`, `Sec-Fetch-Site: ${site}`];
+      await expectRefused({ path: '/live/x', headers });
+    }
+    for (const lines of [[], [header], ['Sec-Fetch-Site: same-origin'], ['Sec-Fetch-Site: none']]) {
+      await expectRefused({ path: '/live/x', headers: [...handshake, ...lines] });
+    }
+    expect(await new StoredSession(c, client).exists()).toBe(true);
+  });
+
+  test('A-096 where an origin is enough, none of these is', async () => {
+    for (const origin of FOREIGN) {
+      await expectRefused({ path: '/live/x', headers: [`Origin: ${origin}`] });
+      await expectRefused({ path: '/live/x', headers: [`Origin: ${origin}`, 'Sec-Fetch-Site: same-origin'] });
+      await expectRefused({ method: 'POST', path: '/live/x', headers: [`Origin: ${origin}`] });
+    }
+    for (const site of ['cross-site', 'same-site', 'none']) {
+      await expectRefused({ path: '/live/x', headers: [`Sec-Fetch-Site: ${site}`] });
+    }
+    expect((await send({ path: '/live/x', headers: ['Sec-Fetch-Site: same-origin'] })).status).toBe(200);
   });
 
   test('A-096 each refusal is a line in the log that names the reason', async () => {

@@ -1,6 +1,12 @@
-import { afterAll, afterEach, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { BrowserContext, Page, Request } from 'playwright-core';
-import { signInWith, startBrowserCluster, type BrowserCluster } from './support/browser-cluster.js';
+import {
+  signInWith,
+  startBrowserCluster,
+  startBrowserFront,
+  type BrowserCluster,
+  type BrowserFront,
+} from './support/browser-cluster.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 
@@ -36,6 +42,16 @@ async function sent(request: Request): Promise<Sent> {
   return { path: pathname, query: searchParams, cookies, site: headers['sec-fetch-site'] };
 }
 
+let shared: BrowserFront;
+
+beforeAll(async () => {
+  shared = await startBrowserFront(['third.test']);
+});
+
+afterAll(async () => {
+  await shared.browser.close();
+});
+
 describe.each(cases)('$sameSite cookie, https: $tls', ({ tls, sameSite }) => {
   const name = (what: string): string => `${tls ? '__Host-' : ''}cloakroom-${what}`;
   let started: BrowserCluster | undefined;
@@ -43,7 +59,7 @@ describe.each(cases)('$sameSite cookie, https: $tls', ({ tls, sameSite }) => {
   let context: BrowserContext;
 
   const start = async (): Promise<{ page: Page; url: string; seen: Promise<Sent>[] }> => {
-    cluster = started ??= await startBrowserCluster({ tls, sameSite, hosts: ['third.test'] });
+    cluster = started ??= await startBrowserCluster({ tls, sameSite, shared });
     context = await cluster.browser.browser.newContext();
     const page = await context.newPage();
     return { page, url: cluster.room.publicUrl, seen: watch(page, cluster.room.publicUrl) };

@@ -8,7 +8,7 @@ import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { ownRedis } from './support/redis.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
-import { scriptRequest } from './support/script-request.js';
+import { scriptRequest, sessionPair } from './support/script-request.js';
 import { scratchFolder } from './support/run-folder.js';
 
 let c: Cloakroom;
@@ -26,7 +26,19 @@ beforeAll(async () => {
       frontend: { folder },
       routes: [
         ...(file['routes'] as object[]),
-        { path: '/gone/', upstream: 'http://127.0.0.1:9' },
+        { path: '/gone/', upstream: 'http://127.0.0.1:9', websocket: true },
+        {
+          path: '/live/',
+          upstream: (file['routes'] as { upstream: string }[])[0]?.upstream,
+          methods: ['GET'],
+          csrf: 'origin',
+          websocket: true,
+        },
+        {
+          path: '/small/',
+          upstream: (file['routes'] as { upstream: string }[])[0]?.upstream,
+          limits: { requestBody: '10B' },
+        },
         {
           path: '/open/',
           upstream: (file['routes'] as { upstream: string }[])[0]?.upstream,
@@ -82,6 +94,16 @@ const asked = (target: string, method = 'GET', headers: string[] = []): string =
 const anonymous = (target: string, method = 'GET', headers: string[] = []): string =>
   scriptRequest(client, { target, method, headers: [PROTO, ...headers], without: ['cookie'] });
 
+const HANDSHAKE = [
+  ...['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13'],
+  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+];
+const socket = (target: string, headers = [...HANDSHAKE, 'Origin: https://app.example.test']): string =>
+  [
+    `GET ${target} HTTP/1.1`,
+    ...['Host: app.example.test', PROTO, `Cookie: ${sessionPair(client)}`, ...headers, '', ''],
+  ].join('\r\n');
+
 describe('A-099 every answer forbids framing and sniffing, stays same-origin and promises https', () => {
   test.each<[string, number, () => string]>([
     ['a page of the application', 200, () => anonymous('/', 'GET', ['Accept: text/html'])],
@@ -115,6 +137,14 @@ describe('A-099 every answer forbids framing and sniffing, stays same-origin and
     ['logout without a token', 303, () => anonymous('/auth/logout')],
     ['logout with a wrong one', 403, () => asked('/auth/logout?token=wrong')],
     ['logout, posted, anonymous', 200, () => anonymous('/auth/logout', 'POST', ['Content-Length: 0'])],
+    ['sessions', 200, () => asked('/auth/sessions')],
+    ['sessions, anonymous', 401, () => anonymous('/auth/sessions')],
+    ['a session that is not there', 404, () => asked('/auth/sessions/nobody', 'DELETE')],
+    ['sessions, ended by nobody', 401, () => anonymous('/auth/sessions/end-others', 'POST')],
+    ['events, anonymous', 401, () => anonymous('/auth/events')],
+    ['events, from another site', 403, () => asked('/auth/events', 'GET', ['Sec-Fetch-Site: cross-site'])],
+    ['back-channel logout without a token', 400, () => anonymous('/auth/backchannel-logout', 'POST')],
+    ['back-channel logout, asked', 405, () => anonymous('/auth/backchannel-logout')],
     ['an unknown address of ours', 404, () => anonymous('/auth/unknown')],
     ['a proxied answer', 200, () => asked('/api/x')],
     ['a proxied answer, head', 200, () => asked('/api/x', 'HEAD')],
@@ -128,6 +158,24 @@ describe('A-099 every answer forbids framing and sniffing, stays same-origin and
     ['the proxy, anonymous', 401, () => anonymous('/api/x')],
     ['the proxy without the header', 403, () => `GET /api/x HTTP/1.1\r\nHost: app.example.test\r\n\r\n`],
     ['the proxy, unknown method', 405, () => asked('/api/x', 'TRACE')],
+    ['the proxy, by a foreign image', 403, () => socket('/live/x', ['Sec-Fetch-Site: cross-site'])],
+    ['the proxy, another method', 405, () => asked('/live/x', 'DELETE')],
+    ['the proxy, a preflight of nobody', 403, () => socket('/api/x').replace('GET', 'OPTIONS')],
+    ['a body too large', 413, () => asked('/small/x', 'POST', ['Content-Length: 11'])],
+    [
+      'a WebSocket of a foreign origin',
+      403,
+      () => socket('/live/x', [...HANDSHAKE, 'Origin: https://x.test']),
+    ],
+    ['a WebSocket of no origin', 403, () => socket('/live/x', HANDSHAKE)],
+    ['a WebSocket of nobody', 401, () => socket('/live/x').replace(/Cookie: .*\r\n/, '')],
+    ['a WebSocket of a wrong version', 400, () => socket('/live/x').replace('Version: 13', 'Version: 8')],
+    ['a WebSocket where there is none', 403, () => socket('/api/x')],
+    ['a WebSocket outside of every route', 404, () => socket('/nowhere.js')],
+    ['a WebSocket at an address of ours', 403, () => socket('/auth/me')],
+    ['a WebSocket on a wrong path', 400, () => socket('/live/../x')],
+    ['a WebSocket that the upstream refuses', 418, () => socket('/live/status/418')],
+    ['a WebSocket to nobody', 502, () => socket('/gone/x')],
     ['an upstream that is not there', 502, () => asked('/gone/x')],
     ['an upstream that resets', 502, () => asked('/api/reset')],
     ['a wrong path', 400, () => asked('/api/../x')],

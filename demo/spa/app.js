@@ -4,7 +4,7 @@
  *
  * Everything it may touch for a test has a `data-testid`:
  *   views     view-loading, view-signed-out, view-signed-in (one is shown at a time)
- *   banner    banner, banner-title, banner-reference (problems that do not end the session)
+ *   banner    banner, banner-title, banner-socket, banner-reference (problems that do not end the session)
  *   out       login
  *   expiring  expiring, expiring-left, stay (while the session is about to run out)
  *   session   user-name, session-name, session-email, session-created, idle-left, idle-at, absolute-left,
@@ -14,6 +14,9 @@
  *             got-subject, token-fingerprint, token-left, call-log; in it call-row (with data-status and
  *             data-fingerprint) and token-refreshed (with data-from and data-to)
  *   stream    stream-toggle, stream-state (off, connecting, live, ended), stream-log; in it stream-event (data-id)
+ *   talk      talk-toggle, talk-state (as of the stream), talk-text, talk-send, talk-log; in it talk-row (data-kind: hello,
+ *             tick, echo, said, closed; of the last data-code and data-reason)
+ *   files     coat, download-orders, download-catalogue
  *   upload    upload-file, upload-sample, upload-progress, upload-percent, upload-cancel, upload-result,
  *             upload-size (data-bytes), upload-hash, upload-match
  *   sessions  sessions; in it session-row (with data-handle and data-current) and in each but this one's session-end;
@@ -61,10 +64,14 @@
 const CALL_EVERY = 10_000;
 const LOG_LENGTH = 40;
 const EVENTS_SHOWN = 6;
+const TALK_SHOWN = 6;
 const SAMPLE_BYTES = 25 * 1024 * 1024;
 const COMPARE_UP_TO = 64 * 1024 * 1024;
 
-/** Cloakroom refuses any request to the API without it: a page of another site cannot send it. */
+/** The code with which Cloakroom closes a WebSocket whose session has ended. */
+const SESSION_ENDED = 4401;
+
+/** Cloakroom refuses what a script asks of the API without it: a page of another site cannot send it. */
 const CSRF = { 'X-CSRF': '1' };
 
 /** @type {Record<string, string>} */
@@ -106,8 +113,10 @@ let session;
 let lastHello;
 /** @type {number | undefined} */
 let autoCall;
-/** @type {AbortController | undefined} */
+/** @type {EventSource | undefined} */
 let stream;
+/** @type {WebSocket | undefined} */
+let talk;
 /** @type {XMLHttpRequest | undefined} */
 let sending;
 /** @type {EventSource | undefined} */
@@ -134,11 +143,14 @@ function signedOut(why) {
   session = undefined;
   lastHello = undefined;
   setAutoCall(false);
-  stream?.abort();
+  stopWatching();
+  // The WebSocket is not closed here: Cloakroom does that, and says why.
   sending?.abort();
   events?.close();
   runsOut(undefined);
-  for (const id of ['call-log', 'stream-log', 'sessions', 'orders']) element(id).replaceChildren();
+  element('coat').removeAttribute('src');
+  for (const id of ['call-log', 'stream-log', 'talk-log', 'sessions', 'orders'])
+    element(id).replaceChildren();
   for (const id of ['call-result', 'upload-result', 'upload-running']) element(id).hidden = true;
   element('call-empty').hidden = false;
   element('stream-empty').hidden = false;
@@ -175,6 +187,7 @@ function signedIn(me) {
   listen();
   void loadSessions();
   if (first) {
+    input('coat').src = `/api/files/coat.svg?of=${encodeURIComponent(me.session.createdAt)}`;
     void loadOrders();
     void callApi();
   }
@@ -204,6 +217,7 @@ function banner(title, text = '', reference = '') {
   clearInterval(bannerTimer);
   element('banner-title').textContent = title;
   element('banner-text').textContent = text;
+  element('banner-socket').textContent = '';
   element('banner-reference').textContent = reference === '' ? '' : `Reference ${reference}`;
   element('banner').hidden = false;
 }
@@ -310,7 +324,7 @@ async function logout(query = '') {
       return;
     }
     const { logoutUrl } = /** @type {{ logoutUrl: string }} */ (await response.json());
-    stream?.abort();
+    stopWatching();
     location.assign(logoutUrl);
   } catch {
     leaving = false;
@@ -337,19 +351,36 @@ function listen() {
   });
   on('ended', ({ reason }) => {
     source.close();
-    if (leaving) return;
-    if (reason === 'replaced') {
-      // Somebody is signed in here, perhaps somebody else: everything on the page is read anew.
-      session = undefined;
-      void loadSession();
-    } else {
-      signedOut(REASONS[reason]);
-    }
+    ended(reason);
   });
   // It tries again by itself, unless the answer was a refusal: that one says more.
   source.addEventListener('error', () => {
     if (source.readyState === EventSource.CLOSED && events === source) void loadSession();
   });
+}
+
+/**
+ * Whoever says so first, the events or the WebSocket.
+ *
+ * @param {string} reason
+ */
+function ended(reason) {
+  if (leaving) return;
+  if (reason === 'replaced') {
+    // Somebody is signed in here, perhaps somebody else: everything on the page is read anew.
+    session = undefined;
+    void awaitSession();
+  } else {
+    signedOut(REASONS[reason]);
+  }
+}
+
+/** The cookie of the new session may still be on its way to this browser when the old one ends. */
+async function awaitSession() {
+  for (let tries = 0; tries < 10 && session === undefined; tries += 1) {
+    if (tries > 0) await new Promise((resolve) => setTimeout(resolve, 300));
+    await loadSession();
+  }
 }
 
 /**
@@ -662,54 +693,35 @@ function streamState(state) {
   element('stream-toggle').textContent = state === 'connecting' || state === 'live' ? 'Stop' : 'Watch';
 }
 
-async function watch() {
-  const controller = new AbortController();
-  stream = controller;
+function watch() {
+  const source = new EventSource('/api/live/events');
+  stream = source;
   streamState('connecting');
   element('stream-empty').hidden = true;
-  try {
-    const response = await fetch('/api/events', {
-      headers: { ...CSRF, Accept: 'text/event-stream' },
-      cache: 'no-store',
-      signal: controller.signal,
-    });
-    if (!response.ok || response.body === null) {
-      streamState('off');
-      await refusedResponse(response);
-      return;
-    }
-    streamState('live');
-    for await (const data of eventsOf(response.body)) showEvent(data);
+  source.addEventListener('open', () => streamState('live'));
+  source.addEventListener('coat', (event) => showEvent(event.data));
+  source.addEventListener('session-ended', () => {
+    source.close();
     streamState('ended');
-  } catch {
-    // Stopped by the person, or cut off on the way.
-    streamState(controller.signal.aborted ? 'off' : 'ended');
-  } finally {
-    if (stream === controller) stream = undefined;
-  }
+    stream = undefined;
+  });
+  source.addEventListener('error', () => {
+    if (source.readyState !== EventSource.CLOSED) {
+      // It tries again by itself.
+      streamState('connecting');
+    } else if (stream === source) {
+      // Refused. An EventSource is not told why; whoever asks who is signed in is.
+      stream = undefined;
+      streamState('ended');
+      void loadSession();
+    }
+  });
 }
 
-/**
- * The `data` of each event of an event stream.
- *
- * @param {ReadableStream<Uint8Array>} body
- */
-async function* eventsOf(body) {
-  const reader = body.getReader();
-  // Told that more follows, it keeps the first half of a character that was cut in two.
-  const decoder = new TextDecoder();
-  let rest = '';
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    rest += decoder.decode(value, { stream: true });
-    const blocks = rest.split(/\r?\n\r?\n/);
-    rest = blocks.pop() ?? '';
-    for (const block of blocks) {
-      const lines = block.split(/\r?\n/).filter((line) => line.startsWith('data:'));
-      if (lines.length > 0) yield lines.map((line) => line.slice(5).replace(/^ /, '')).join('\n');
-    }
-  }
+function stopWatching() {
+  stream?.close();
+  stream = undefined;
+  streamState('off');
 }
 
 /** @param {string} data */
@@ -726,6 +738,67 @@ function showEvent(data) {
   ticket.textContent = `№ ${String(event.ticket)}`;
   row.append(time, text, ticket);
   prepend('stream-log', row, EVENTS_SHOWN);
+}
+
+// --- WebSocket -----------------------------------------------------------------------------------------------
+
+/** @param {'off' | 'connecting' | 'live' | 'ended'} state */
+function talkState(state) {
+  element('talk-state').textContent = state;
+  element('talk-state').dataset['state'] = state;
+  element('talk-toggle').textContent = state === 'connecting' || state === 'live' ? 'Hang up' : 'Connect';
+  for (const id of ['talk-text', 'talk-send']) input(id).disabled = state !== 'live';
+}
+
+function connect() {
+  const socket = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/api/live/counter`);
+  talk = socket;
+  let wasOpen = false;
+  talkState('connecting');
+  socket.addEventListener('open', () => {
+    wasOpen = true;
+    talkState('live');
+    input('talk-text').focus({ preventScroll: true });
+  });
+  socket.addEventListener('message', (event) => {
+    const { kind, text } = /** @type {{ kind: string, text: string }} */ (JSON.parse(event.data));
+    logTalk(kind, text);
+  });
+  socket.addEventListener('close', ({ code, reason }) => {
+    if (talk !== socket) return;
+    talk = undefined;
+    talkState('ended');
+    const row = logTalk('closed', `closed with ${String(code)}${reason === '' ? '' : ` (${reason})`}`);
+    row.dataset['code'] = String(code);
+    row.dataset['reason'] = reason;
+    if (code === SESSION_ENDED) {
+      ended(reason);
+      element('banner-socket').textContent =
+        `Cloakroom closed the WebSocket of this page with code ${String(code)}.`;
+    } else if (!wasOpen) {
+      // Refused. A WebSocket is not told why; whoever asks who is signed in is.
+      void loadSession();
+    }
+  });
+}
+
+/**
+ * @param {string} kind
+ * @param {string} text
+ */
+function logTalk(kind, text) {
+  const row = document.createElement('li');
+  row.dataset['testid'] = 'talk-row';
+  row.dataset['kind'] = kind;
+  const time = document.createElement('time');
+  time.textContent = clock.format(new Date());
+  const who = document.createElement('b');
+  who.textContent = { said: 'you', closed: 'the end', echo: 'echo' }[kind] ?? 'counter';
+  const what = document.createElement('span');
+  what.textContent = text;
+  row.append(time, what, who);
+  prepend('talk-log', row, TALK_SHOWN);
+  return row;
 }
 
 // --- Upload --------------------------------------------------------------------------------------------------
@@ -843,8 +916,20 @@ element('banner-close').addEventListener('click', hideBanner);
 element('call').addEventListener('click', () => void callApi());
 element('auto-call').addEventListener('change', () => setAutoCall(input('auto-call').checked));
 element('stream-toggle').addEventListener('click', () => {
-  if (stream === undefined) void watch();
-  else stream.abort();
+  if (stream === undefined) watch();
+  else stopWatching();
+});
+element('talk-toggle').addEventListener('click', () => {
+  if (talk === undefined) connect();
+  else talk.close(1000);
+});
+element('talk-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const text = input('talk-text').value.trim();
+  if (text === '' || talk?.readyState !== WebSocket.OPEN) return;
+  talk.send(text);
+  logTalk('said', text);
+  input('talk-text').value = '';
 });
 element('upload-sample').addEventListener('click', () => upload(sample(), '25 MB of random bytes'));
 element('upload-cancel').addEventListener('click', () => sending?.abort());

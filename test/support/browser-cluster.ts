@@ -26,21 +26,45 @@ export interface BrowserCluster {
   close(): Promise<void>;
 }
 
+/** Chromium and a TLS front before it, to be shared by clusters that run one after the other. */
+export interface BrowserFront {
+  browser: TestBrowser;
+  front: TlsFront;
+}
+
+/** @param hosts names of the front besides `app.example.test` */
+export async function startBrowserFront(
+  hosts: string[] = [],
+  page?: TlsFrontOptions['page'],
+): Promise<BrowserFront> {
+  const all = ['app.example.test', ...hosts];
+  const front = await TlsFront.start(all, { behind: {}, ...(page === undefined ? {} : { page }) });
+  const to = `127.0.0.1:${String(front.port)}`;
+  const browser = await launchChromium({
+    hosts: Object.fromEntries(all.map((host) => [`${host}:443`, to])),
+    anyCertificate: true,
+  });
+  return { browser, front };
+}
+
 /**
  * @param options.tls `https://app.example.test` behind a TLS front, as in production; else `http://localhost:<port>`
  * @param options.hosts further host names of the front
+ * @param options.shared Chromium and front that somebody else closes
  */
 export async function startBrowserCluster({
   tls,
   sameSite = 'strict',
   hosts = [],
   page,
+  shared,
   room: more = {},
 }: {
   tls: boolean;
   sameSite?: 'strict' | 'lax';
   hosts?: string[];
   page?: TlsFrontOptions['page'];
+  shared?: BrowserFront;
   room?: StartOptions;
 }): Promise<BrowserCluster> {
   const folder = scratchFolder('app');
@@ -54,28 +78,19 @@ export async function startBrowserCluster({
     config: { session: { sameSite }, frontend: { folder } },
     ...more,
   });
-  const front = tls
-    ? await TlsFront.start(['app.example.test', ...hosts], {
-        behind: { 'app.example.test': () => room.next().url },
-        ...(page === undefined ? {} : { page }),
-      })
-    : undefined;
-  const to = front === undefined ? '' : `127.0.0.1:${String(front.port)}`;
-  const browser = await launchChromium({
-    hosts: Object.fromEntries(
-      front === undefined ? [] : ['app.example.test', ...hosts].map((host) => [`${host}:443`, to]),
-    ),
-    anyCertificate: tls,
-  });
+  const own = tls && shared === undefined ? await startBrowserFront(hosts, page) : undefined;
+  const { browser } = own ?? shared ?? { browser: await launchChromium() };
+  const front = tls ? (own ?? shared)?.front : undefined;
+  front?.lead('app.example.test', () => room.next().url);
   return {
     room,
     provider,
     browser,
     front,
     async close() {
-      await browser.close();
+      if (shared === undefined) await browser.close();
       await room.close();
-      await front?.close();
+      await own?.front.close();
       await provider.close();
     },
   };

@@ -1,5 +1,6 @@
 // Preloaded into `node demo/start.js`: gives the demo's provider a ledger whose entries go to the file that
-// DEMO_LEDGER names, where the search for leaked secrets looks for them. The demo itself knows nothing of it.
+// DEMO_LEDGER names, where the search for leaked secrets looks for them, and access tokens that are soon to be renewed.
+// The demo itself knows nothing of it.
 import { appendFileSync } from 'node:fs';
 import { register } from 'node:module';
 import { startProvider as start } from '../../demo/provider.js';
@@ -23,6 +24,9 @@ function noted(kind) {
   return list;
 }
 
+/** Seconds. Nobody waits a minute to see a token renewed. */
+const ACCESS_TOKEN = 16;
+
 export function startProvider(options) {
   const ledger = {
     codes: noted('code'),
@@ -32,5 +36,5 @@ export function startProvider(options) {
     verifiers: noted('verifier'),
     clientSecrets: noted('client_secret'),
   };
-  return start({ ...options, ledger });
+  return start({ ...options, ttl: { AccessToken: ACCESS_TOKEN }, ledger });
 }

@@ -5,7 +5,8 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { selfSigned } from './certificate.js';
 import { closeLater } from './lifetime.js';
 
@@ -30,6 +31,7 @@ export interface TlsFrontOptions {
 export class TlsFront {
   readonly requests: FrontRequest[] = [];
   private readonly server: Server;
+  private readonly upgraded = new Set<Duplex>();
   private readonly forget: () => void;
 
   private constructor(
@@ -38,6 +40,9 @@ export class TlsFront {
   ) {
     this.server = createServer(selfSigned(hosts), (request, response) => {
       this.handle(request, response);
+    });
+    this.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      this.upgrade(request, socket, head);
     });
     this.server.requestTimeout = 0;
     this.forget = closeLater(() => this.close());
@@ -56,6 +61,11 @@ export class TlsFront {
     return (this.server.address() as AddressInfo).port;
   }
 
+  /** From now on another origin is behind this host. */
+  lead(host: string, to: () => string): void {
+    this.options.behind[host] = to;
+  }
+
   /** Requests to this host whose path, without the query, is this one. */
   seen(host: string, path: string): FrontRequest[] {
     return this.requests.filter((one) => one.host === host && one.url.split('?', 1)[0] === path);
@@ -69,7 +79,42 @@ export class TlsFront {
       }),
     );
     this.server.closeAllConnections();
+    for (const socket of this.upgraded) socket.destroy();
     await closed;
+  }
+
+  /** A WebSocket: from its head on, bytes both ways. */
+  private upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const host = (request.headers.host ?? '').replace(/:\d+$/, '');
+    const { method = '', url = '/', headers, rawHeaders } = request;
+    const seen: FrontRequest = { host, method, url, headers, status: 0 };
+    this.requests.push(seen);
+    this.upgraded.add(socket);
+    socket.on('error', () => socket.destroy());
+    const origin = this.options.behind[host]?.();
+    if (origin === undefined) {
+      seen.status = 404;
+      socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+      return;
+    }
+    const { hostname, port } = new URL(origin);
+    const onward = connect({ host: hostname, port: Number(port) });
+    const lines = [`${method} ${url} HTTP/1.1`];
+    for (let i = 0; i < rawHeaders.length; i += 2)
+      lines.push(`${rawHeaders[i] ?? ''}: ${rawHeaders[i + 1] ?? ''}`);
+    lines.push('X-Forwarded-Proto: https', 'X-Forwarded-For: 127.0.0.1', '', '');
+    onward.write(lines.join('\r\n'), 'latin1');
+    onward.write(head);
+    onward.once('data', (chunk: Buffer) => {
+      seen.status = Number(chunk.toString('latin1').split(' ', 2)[1]);
+    });
+    onward.on('error', () => socket.destroy());
+    onward.on('close', () => socket.destroy());
+    socket.on('close', () => {
+      this.upgraded.delete(socket);
+      onward.destroy();
+    });
+    socket.pipe(onward).pipe(socket);
   }
 
   private handle(request: IncomingMessage, response: ServerResponse): void {
