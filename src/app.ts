@@ -191,6 +191,8 @@ function isOwnEndpoint(path: string): boolean {
 function answerUnparsed(error: NodeJS.ErrnoException, socket: Socket, secure: boolean): void {
   // As Node's own handler does: a half-written answer to the request before must not get an error in its middle.
   const current = (socket as { _httpMessage?: { headersSent: boolean } })._httpMessage;
+  // What comes behind a request that said it is the last is nobody's; that one still gets its answer (RFC 9112 section 9.6).
+  if (error.code === 'HPE_CLOSED_CONNECTION' && current != null && socket.writable) return;
   if (!socket.writable || current?.headersSent === true) {
     socket.destroy();
     return;

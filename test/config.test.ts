@@ -367,6 +367,21 @@ describe('A-112: start refuses unsafe production settings', () => {
       /responseAllow\[0\]: "Access-Control-Allow-Origin" never passes/,
     ],
     [
+      'pages that everybody may frame',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { security: { frameAncestors: '*' } } }), f),
+      /routes\[0\]\.headers\.security\.frameAncestors: "\*" is not one of none, self/,
+    ],
+    [
+      'pages that tell everybody where they are',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { security: { referrerPolicy: 'unsafe-url' } } }), f),
+      /routes\[0\]\.headers\.security\.referrerPolicy: "unsafe-url" is not one of no-referrer, same-origin/,
+    ],
+    [
+      'a security header that is not for a route to say',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { security: { hsts: false } } }), f),
+      /routes\[0\]\.headers\.security/,
+    ],
+    [
       'our session cookie for the upstream',
       (f) => ((f.routes[0] = { ...f.routes[0], cookies: ['__Host-cloakroom-session'] }), f),
       /cookies\[0\]: .*is a cookie of Cloakroom itself/,
@@ -898,7 +913,11 @@ describe('what a configuration comes to', () => {
       csrf: 'header',
       limits: { parallel: 128, eventStreams: 16 },
       cache: 'no-store',
-      headers: { requestAllow: [], responseAllow: [] },
+      headers: {
+        requestAllow: [],
+        responseAllow: [],
+        security: { frameAncestors: 'none', referrerPolicy: 'no-referrer' },
+      },
       cookies: [],
       timeouts: { connect: 2000, firstByte: 30_000, idle: 60_000 },
     });

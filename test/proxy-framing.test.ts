@@ -4,6 +4,7 @@ import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { FRAMING_CASES, SMUGGLED, type FramingCase } from './support/framing-cases.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { sleep } from './support/lifetime.js';
+import { expectedHead, plainHead, unchunked } from './support/plain-head.js';
 import { random } from './support/random.js';
 import { RawConnection, sendRaw } from './support/raw.js';
 import { scriptRequest, sessionPair } from './support/script-request.js';
@@ -39,34 +40,49 @@ function echo({ requestLine, method }: RawRequest): string {
   return `HTTP/1.1 200 OK\r\nContent-Length: ${requestLine.length}\r\n\r\n${body}`;
 }
 
-const unchunked = (body: Buffer): string =>
-  body
-    .toString('latin1')
-    .replace(/^[0-9a-f]+\r\n/i, '')
-    .replace(/\r\n0\r\n\r\n$/, '');
+/** Exactly the request that was meant, byte for byte, with one framing and nothing of the attacker's. */
+function expectAsMeant(request: RawRequest, one: FramingCase): void {
+  const body = one.body ?? '';
+  const length = request.header('content-length');
+  const framing =
+    length !== undefined
+      ? `content-length: ${body.length}`
+      : request.header('transfer-encoding') !== undefined
+        ? 'transfer-encoding: chunked'
+        : undefined;
+  const [method = ''] = request.requestLine.split(' ');
+  expect(plainHead(request)).toEqual(
+    expectedHead(upstream.url, { line: `${method} /api/x HTTP/1.1`, passed: one.passed ?? [], framing }),
+  );
+  expect(framing === undefined && body !== '').toBe(false);
+  expect(
+    length === undefined && framing !== undefined ? unchunked(request.body) : request.body.toString('latin1'),
+  ).toBe(body);
+}
 
-/** A request as a strict reader takes it: one framing, known names, nothing of the attacker's. */
-function expectWellFormed(request: RawRequest, body: string): void {
-  const lines = request.head.split('\r\n').slice(1);
-  for (const line of lines) expect(line).toMatch(/^[a-z0-9-]+: [\x20-\x7e\x80-\xff]*$/i);
-  const names = request.headers.map(([name]) => name.toLowerCase());
-  expect(new Set(names).size).toBe(names.length);
-  for (const foreign of [
-    'upgrade',
-    'http2-settings',
-    'expect',
-    'x-evil',
-    'cookie',
-    'transfer_encoding',
-    'trailer',
-  ])
-    expect(names).not.toContain(foreign);
-  const framing = names.filter((name) => name === 'content-length' || name === 'transfer-encoding');
-  expect(framing.length).toBeLessThanOrEqual(1);
-  const chunked = request.header('transfer-encoding');
-  if (chunked !== undefined) expect(chunked).toBe('chunked');
-  expect(chunked === undefined ? request.body.toString('latin1') : unchunked(request.body)).toBe(body);
-  expect(request.target).toBe('/api/x');
+/** As {@link expectVictimUnharmed}, on every connection to the upstream that is still open, this attack's among them. */
+async function expectConnectionsUnharmed(name: string): Promise<void> {
+  const open = upstream.connections.filter(({ closed }) => !closed);
+  let arrived = 0;
+  let all: () => void = () => undefined;
+  const together = new Promise<void>((resolve) => (all = resolve));
+  // No answer before all are there: so each of them takes a connection of its own.
+  upstream.handler = async (request) => {
+    arrived += 1;
+    if (arrived >= open.length) all();
+    await together;
+    return echo(request);
+  };
+  await Promise.all(open.map((_, at) => expectVictimUnharmed(`${name} ${at}`)));
+  upstream.handler = echo;
+  for (const { received, requests, closed } of open) {
+    if (closed) continue;
+    // Every byte belongs to a request that was meant.
+    expect(Buffer.concat(requests.map(({ bytes }) => bytes)).equals(received)).toBe(true);
+    const last = requests.at(-1);
+    expect(last && plainHead(last)).toEqual(expectedHead(upstream.url, { line: last?.requestLine ?? '' }));
+    expect(last?.target).toMatch(/^\/api\/marker/);
+  }
 }
 
 /** What nobody may have touched: the marker of another client, and its answer. */
@@ -83,17 +99,21 @@ async function attack(one: FramingCase): Promise<void> {
   // Warm connections to the upstream, so that what follows shares one.
   await expectVictimUnharmed(`before ${one.name}`);
   upstream.requests.length = 0;
-  for (const connection of upstream.connections) connection.received = Buffer.alloc(0);
+  upstream.connections = upstream.connections.filter(({ closed }) => !closed);
+  for (const connection of upstream.connections) {
+    connection.received = Buffer.alloc(0);
+    connection.requests.length = 0;
+  }
   const pipelined = scriptRequest(attacker, { target: '/api/marker?pipelined' });
   const [result] = await Promise.all([
     sendRaw(c.first.clientPort, one.bytes(usual) + pipelined, {
       timeout: 5000,
-      answers: 2,
+      answers: one.answers ?? 2,
       head: one.bytes(usual).startsWith('HEAD'),
     }),
     expectVictimUnharmed(`during ${one.name}`),
   ]);
-  await expectVictimUnharmed(`after ${one.name}`);
+  await expectConnectionsUnharmed(`after ${one.name}`);
 
   const final = result.responses.filter(({ status }) => status >= 200);
   const arrived = upstream.requests.filter((request) => !isMarker(request));
@@ -101,7 +121,7 @@ async function attack(one: FramingCase): Promise<void> {
   if (served) {
     expect(final.map(({ status }) => status)[0]).toBe(200);
     expect(arrived).toHaveLength(1);
-    if (arrived[0] !== undefined) expectWellFormed(arrived[0], one.body ?? '');
+    if (arrived[0] !== undefined) expectAsMeant(arrived[0], one);
     // Its own second request was read from where the first one ended.
     const next = upstream.requests.filter(({ target }) => target.endsWith('?pipelined'));
     expect(next).toHaveLength(one.last === true ? 0 : 1);
@@ -116,16 +136,10 @@ async function attack(one: FramingCase): Promise<void> {
   const everything = upstream.received.toString('latin1');
   if (one.body !== SMUGGLED) expect(everything).not.toContain('/api/smuggled');
   expect(everything).not.toContain('X-Evil: 1\r\nCookie');
-  // Every byte belongs to a request that was read whole, or to one whose connection was given up.
-  for (const connection of upstream.connections) {
-    const markers = connection.requests.filter(isMarker).length;
-    if (connection.closed) continue;
-    expect(markers + connection.requests.length).toBeGreaterThan(0);
-  }
 }
 
 test('A-083 the table has the 57 cases of the standard and more', () => {
-  expect(FRAMING_CASES.length).toBeGreaterThanOrEqual(57);
+  expect(FRAMING_CASES.length).toBeGreaterThanOrEqual(140);
   expect(new Set(FRAMING_CASES.map(({ name }) => name)).size).toBe(FRAMING_CASES.length);
 });
 

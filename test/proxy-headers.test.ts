@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import type { BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
+import { expectedHead, plainHead } from './support/plain-head.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
 import { scriptRequest, sessionPair, type ScriptRequest } from './support/script-request.js';
 import { startRawUpstream, type RawRequest, type RawUpstream } from './support/upstream.js';
@@ -21,7 +22,7 @@ beforeAll(async () => {
         {
           path: '/kept/',
           upstream: upstream.url,
-          headers: { requestAllow: ['X-Tenant'] },
+          headers: { requestAllow: ['X-Tenant', 'Traceparent'] },
           cookies: ['theme', 'lang'],
         },
       ],
@@ -48,18 +49,37 @@ async function send(request: ScriptRequest): Promise<{ answer: RawResponse; seen
   return { answer, seen };
 }
 
+/** The head at the upstream is that of a plain call and nothing else, byte for byte. */
+function expectPlain(seen: RawRequest, more: Parameters<typeof expectedHead>[1] = {}): void {
+  expect(plainHead(seen)).toEqual(expectedHead(upstream.url, more));
+  expect(seen.bytes.toString('latin1')).toBe(`${seen.head}\r\n\r\n${seen.body.toString('latin1')}`);
+}
+
 const namesOf = ({ headers }: RawRequest): string[] => headers.map(([name]) => name.toLowerCase()).sort();
 
 /** What the upstream gets of a plain call, whatever the caller adds that is not allowed. */
 const BASE = [
   'authorization',
   'connection',
+  'forwarded',
   'host',
+  'traceparent',
   'x-forwarded-for',
   'x-forwarded-host',
   'x-forwarded-proto',
   'x-request-id',
 ];
+
+const TWINS: Record<string, (name: string) => string[]> = {
+  'as it is': (name) => [name],
+  'in lower case': (name) => [name.toLowerCase()],
+  'in capitals': (name) => [name.toUpperCase()],
+  'with underscores': (name) => [name.replaceAll('-', '_')],
+  'with one underscore': (name) => [name.replace('-', '_')],
+  'with dots': (name) => [name.replaceAll('-', '.')],
+  twice: (name) => [name, name],
+  'in two spellings': (name) => [name.toLowerCase(), name.replaceAll('-', '_').toUpperCase()],
+};
 
 describe('A-084 hop-by-hop headers of a request', () => {
   test('A-084 Connection, all it names and its kin stay on their hop', async () => {
@@ -74,8 +94,8 @@ describe('A-084 hop-by-hop headers of a request', () => {
       ...['Proxy-Authenticate: Basic', 'Proxy-Foo: 1', 'HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA'],
     ];
     const { seen } = await send({ headers: hop });
-    expect(namesOf(seen)).toEqual(BASE);
-    expect(seen.header('connection')).toBe('keep-alive');
+    // That trailer fields are welcome is the one word of these that goes on, anew.
+    expectPlain(seen, { te: true });
   });
 
   test.each([
@@ -88,9 +108,7 @@ describe('A-084 hop-by-hop headers of a request', () => {
     'X-CSRF, Origin',
   ])('A-084 naming %s in Connection changes nothing', async (names) => {
     const { seen } = await send({ headers: [`Connection: ${names}`] });
-    expect(namesOf(seen)).toEqual(BASE);
-    expect(seen.header('authorization')).toMatch(/^Bearer \S+$/);
-    expect(seen.header('x-forwarded-for')).toBe('127.0.0.1');
+    expectPlain(seen);
   });
 
   test('A-084 naming the length of a body in Connection leaves its framing alone', async () => {
@@ -99,7 +117,7 @@ describe('A-084 hop-by-hop headers of a request', () => {
       headers: ['Connection: Content-Length, Content-Type', 'Content-Type: text/plain', 'Content-Length: 5'],
       body: 'hello',
     });
-    expect(namesOf(seen)).toEqual([...BASE, 'content-length'].sort());
+    expectPlain(seen, { line: 'POST /api/x HTTP/1.1', framing: 'content-length: 5' });
     expect(seen.body.toString()).toBe('hello');
   });
 
@@ -107,7 +125,37 @@ describe('A-084 hop-by-hop headers of a request', () => {
     const { seen } = await send({
       headers: ['Connection: Accept-Language', 'Accept-Language: de', 'Accept: a/b'],
     });
-    expect(namesOf(seen)).toEqual([...BASE, 'accept'].sort());
+    expectPlain(seen, { passed: ['accept: a/b'] });
+  });
+
+  const HOP_BY_HOP = [
+    ...['Keep-Alive', 'TE', 'Trailer', 'Upgrade', 'Proxy-Connection', 'Proxy-Authorization'],
+    ...['Proxy-Authenticate', 'Proxy-Authentication-Info', 'Proxy-Features', 'HTTP2-Settings', 'Alt-Used'],
+    ...['Close', 'X-Nominated', 'Via', 'Sec-WebSocket-Key', 'Sec-WebSocket-Protocol', 'Early-Data'],
+  ];
+
+  test.each(Object.keys(TWINS))(
+    'A-084 what is meant for one hop, %s, stays behind, named in Connection or not',
+    async (how) => {
+      const headers = HOP_BY_HOP.flatMap(TWINS[how] ?? ((name) => [name])).map((one) => `${one}: spoofed/1`);
+      expectPlain((await send({ headers })).seen);
+      const named = `Connection: ${HOP_BY_HOP.join(', ')}, ${HOP_BY_HOP.join(',').toLowerCase()}`;
+      expectPlain((await send({ headers: [named, ...headers, 'connection: keep-alive'] })).seen);
+    },
+  );
+
+  test.each([
+    ['TE: trailers', true],
+    ['TE: deflate, Trailers ;q=0.5', false],
+    ['TE: gzip;q=0.3,TRAILERS', true],
+    ['TE: deflate\r\nTE: trailers', true],
+    ['TE: trailer', false],
+    ['TE: trailers2', false],
+    ['TE:', false],
+    ['T_E: trailers', false],
+  ])('A-084 %s asks the upstream for trailer fields: %s', async (line, te) => {
+    const { seen } = await send({ headers: [line] });
+    expectPlain(seen, { te });
   });
 });
 
@@ -200,17 +248,6 @@ const SPOOFS = [
   ],
 ];
 
-const TWINS: Record<string, (name: string) => string[]> = {
-  'as it is': (name) => [name],
-  'in lower case': (name) => [name.toLowerCase()],
-  'in capitals': (name) => [name.toUpperCase()],
-  'with underscores': (name) => [name.replaceAll('-', '_')],
-  'with one underscore': (name) => [name.replace('-', '_')],
-  'with dots': (name) => [name.replaceAll('-', '.')],
-  twice: (name) => [name, name],
-  'in two spellings': (name) => [name.toLowerCase(), name.replaceAll('-', '_').toUpperCase()],
-};
-
 describe('A-085 headers that an upstream might believe', () => {
   test('A-085 there are 60 and more', () => {
     expect(new Set(SPOOFS.map((name) => name.toLowerCase())).size).toBeGreaterThanOrEqual(60);
@@ -226,12 +263,7 @@ describe('A-085 headers that an upstream might believe', () => {
           twins(name).map((one) => `${one}: spoofed.example`),
         );
         const { seen } = await send({ first: lines.slice(0, 20), headers: lines.slice(20) });
-        expect(seen.bytes.toString('latin1')).not.toContain('spoofed');
-        expect(namesOf(seen)).toEqual(BASE);
-        expect(seen.header('x-forwarded-for')).toBe('127.0.0.1');
-        expect(seen.header('x-forwarded-proto')).toBe('https');
-        expect(seen.header('x-forwarded-host')).toBe('app.example.test');
-        expect(seen.header('x-request-id')).toMatch(/^[A-Za-z0-9_-]{12,}$/);
+        expectPlain(seen);
       }
     },
   );
@@ -242,6 +274,10 @@ describe('A-085 headers that an upstream might believe', () => {
     });
     expect(seen.header('x-forwarded-for')).toBe('203.0.113.7');
     expect(seen.header('x-forwarded-proto')).toBe('https');
+    expect(seen.header('forwarded')).toBe('for=203.0.113.7;proto=https;host="app.example.test"');
+    const six = await send({ headers: ['X-Forwarded-For: 2001:db8::7', 'Forwarded: for=6.6.6.6'] });
+    expect(six.seen.header('x-forwarded-for')).toBe('2001:db8::7');
+    expect(six.seen.header('forwarded')).toBe('for="[2001:db8::7]";proto=https;host="app.example.test"');
   });
 
   test('A-085 with no proxy trusted the address is the socket, whatever is said', async () => {
@@ -259,6 +295,7 @@ describe('A-085 headers that an upstream might believe', () => {
     expect(responses[0]?.status).toBe(200);
     expect(upstream.requests.at(-1)?.header('x-forwarded-for')).toBe('127.0.0.1');
     expect(upstream.requests.at(-1)?.header('x-forwarded-proto')).toBe('http');
+    expect(upstream.requests.at(-1)?.header('forwarded')).toBe('for=127.0.0.1;proto=http;host="localhost:9"');
     await alone.close();
   });
 
@@ -279,9 +316,42 @@ describe('A-085 headers that an upstream might believe', () => {
       'If-None-Match: "x"',
       'Range: bytes=0-1',
     ];
-    lines.push('Traceparent: 00-1-1-01', 'Last-Event-ID: 7', 'User-Agent: test', 'Idempotency-Key: k');
+    lines.push('Baggage: a=b', 'Last-Event-ID: 7', 'User-Agent: test', 'Idempotency-Key: k');
     const { seen } = await send({ headers: lines });
     for (const line of lines) expect(seen.head.toLowerCase()).toContain(line.toLowerCase());
+  });
+});
+
+describe('A-085 the trace a request belongs to', () => {
+  const parent = `00-${'4b'.repeat(16)}-${'0f'.repeat(8)}-00`;
+
+  test('A-085 one that is well formed passes with its state, byte for byte', async () => {
+    const state = ['tracestate: congo=t61rcWkgMzE', 'Tracestate: rojo=00f067aa0ba902b7'];
+    const { seen } = await send({ headers: [...state, `Traceparent: ${parent}`] });
+    expect(seen.headers.filter(([name]) => /^trace/i.test(name))).toEqual([
+      ['traceparent', parent],
+      ['tracestate', 'congo=t61rcWkgMzE, rojo=00f067aa0ba902b7'],
+    ]);
+    const listed = await send({ target: '/kept/x', headers: [`TRACEPARENT: ${parent}`] });
+    expect(listed.seen.headers.filter(([name]) => /^trace/i.test(name))).toEqual([['traceparent', parent]]);
+  });
+
+  test.each([
+    ['none', []],
+    ['a malformed one', ['traceparent: 00-1-1-01']],
+    ['one in capitals', [`traceparent: ${parent.toUpperCase()}`]],
+    ['two', [`traceparent: ${parent}`, `traceparent: ${parent}`]],
+    ['one with an underscore', [`trace_parent: ${parent}`]],
+    ['one that is named in Connection', ['Connection: traceparent', `traceparent: ${parent}`]],
+  ])('A-085 with %s a trace begins, without the state that came', async (_what, lines) => {
+    const { seen } = await send({ headers: [...lines, 'tracestate: congo=1'] });
+    expectPlain(seen);
+  });
+
+  test('A-085 no two requests begin the same trace', async () => {
+    const begun = new Set<string | undefined>();
+    for (let n = 0; n < 50; n += 1) begun.add((await send({})).seen.header('traceparent')?.slice(3, 35));
+    expect(begun.size).toBe(50);
   });
 });
 

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { BrowserClient } from './support/browser-client.js';
+import { inParallel, type BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
+import { ARRIVING, REFUSED } from './support/path-cases.js';
+import { expectedHead, plainHead } from './support/plain-head.js';
 import { random } from './support/random.js';
 import { AMBIGUOUS, randomPath } from './support/random-paths.js';
 import { sendRaw, type RawResponse } from './support/raw.js';
@@ -53,109 +55,28 @@ async function send(request: ScriptRequest): Promise<{ answer: RawResponse | und
 const seen = (): string[] => upstream.requests.map(({ requestLine }) => requestLine);
 
 describe('A-080 what reaches the upstream is exactly what was authorised', () => {
-  test.each([
-    ['/api/x', '/api/x'],
-    ['/api/', '/api/'],
-    ['/api/x/', '/api/x/'],
-    ['/api/x?next=/../admin/%2e%2e&u=//evil', '/api/x?next=/../admin/%2e%2e&u=//evil'],
-    ['/api/x?', '/api/x?'],
-    ['/api/%61%62', '/api/ab'],
-    ['/%61pi/x', '/api/x'],
-    ['/api/a%20b', '/api/a%20b'],
-    ['/api/%e2%82%ac', '/api/%E2%82%AC'],
-    ['/api/x;v=1;w/y', '/api/x;v=1;w/y'],
-    ['/api/...', '/api/...'],
-    ['/api/.hidden/..x', '/api/.hidden/..x'],
-    ['/api/100%25', '/api/100%25'],
-    ['/api/@evil/', '/api/@evil/'],
-    ['/api/http:x', '/api/http:x'],
-    ['/svc/x?y', '/inner/x?y'],
-    ['/svc/', '/inner/'],
-  ])('A-080 %s arrives as %s', async (target, arrives) => {
+  test.each(ARRIVING)('A-080 %s arrives as %s', async (target, arrives) => {
     const { answer } = await send({ target });
     expect(answer?.status).toBe(200);
-    expect(seen()).toEqual([`GET ${arrives} HTTP/1.1`]);
+    expect(upstream.requests.map(plainHead)).toEqual([
+      expectedHead(upstream.url, { line: `GET ${arrives} HTTP/1.1` }),
+    ]);
+    expect(upstream.bytesReceived).toBe(upstream.requests[0]?.bytes.length);
+    expect(admin.bytesReceived).toBe(0);
   });
 
   test('A-080 escapes, dot segments and what upstreams may read as one are refused: 400, closed, nothing sent', async () => {
-    const dots = [
-      '..',
-      '.',
-      '%2e%2e',
-      '%2E%2E',
-      '.%2e',
-      '%2e.',
-      '%2e',
-      '..;',
-      '.;x',
-      '..;a=b',
-      '%2e%2e;',
-      '..%3b',
-    ];
-    const ends = ['', '/', '/admin', '/x/y?z', '//'];
-    const targets = dots.flatMap((dot) => ends.map((end) => `/api/${dot}${end}`));
-    targets.push(...dots.map((dot) => `/api/x/${dot}/y`), ...dots.map((dot) => `/svc/${dot}/admin`));
-    const characters = ['%2f', '%2F', '%5c', '%5C', '%00', '%0a', '%0D', '%09', '%7f', '%1b', '\\', '\\..\\'];
-    targets.push(
-      ...characters.flatMap((one) => [`/api/${one}x`, `/api/..${one}x`, `/api/x${one}`, `/api/x/${one}/..`]),
+    expect(REFUSED.length).toBeGreaterThan(400);
+    await inParallel(
+      REFUSED.map((target) => async () => {
+        const { responses, end } = await sendRaw(c.next().clientPort, scriptRequest(client, { target }), {
+          timeout: 10_000,
+        });
+        expect([target, responses.map(({ status }) => status), end]).toEqual([target, [400], 'closed']);
+      }),
+      4,
     );
-    const doubled = [
-      '%252e',
-      '%252e%252e',
-      '%252f',
-      '%255c',
-      '%2500',
-      '%25%32%65',
-      '%25252e',
-      '%%32%65',
-      '%252E%252E',
-    ];
-    targets.push(...doubled.flatMap((one) => [`/api/${one}/x`, `/api/x${one}y`]));
-    const broken = [
-      '%',
-      '%2',
-      '%zz',
-      '%%',
-      '%%0000',
-      '%u002e',
-      '%x41',
-      '%c0%af',
-      '%c0%ae',
-      '%e0%80%af',
-      '%c1%9c',
-    ];
-    targets.push(
-      ...broken.flatMap((one) => [`/api/${one}`, `/api/x${one}/y`]),
-      '/api/%fe',
-      '/api/%f0%80%80%af',
-    );
-    targets.push(
-      '/api/\u00e9',
-      '/api/\u00c0\u00af',
-      '/api/<script>',
-      '/api/"',
-      '/api/{x}',
-      '/api/a|b',
-      '/api/^',
-    );
-    targets.push(
-      '/api/x#y',
-      '/api/#/../admin',
-      '/api/x?a#b',
-      '/%2e%2e/api/x',
-      '/x/../api/y',
-      '/./api/x',
-      '/api/.',
-    );
-    expect(new Set(targets).size).toBeGreaterThan(170);
-    for (const target of targets) {
-      const { responses, end } = await sendRaw(c.next().clientPort, scriptRequest(client, { target }), {
-        timeout: 5000,
-      });
-      expect([target, responses.map(({ status }) => status), end]).toEqual([target, [400], 'closed']);
-    }
-    expect(upstream.connections.flatMap(({ requests }) => requests)).toEqual([]);
-    expect(upstream.received.length + admin.received.length).toBe(0);
+    expect(upstream.bytesReceived + admin.bytesReceived).toBe(0);
   });
 
   test('A-080 a path of 8 KiB passes whole, a longer one is 414', async () => {
@@ -201,13 +122,13 @@ describe('A-081 the border of a prefix', () => {
     ['//evil.example/api/x', 400],
   ])('A-081 %s is not /api/: %d', async (target, status) => {
     expect((await send({ target })).answer?.status).toBe(status);
-    expect(upstream.received.length).toBe(0);
+    expect(upstream.bytesReceived).toBe(0);
   });
 
   test('A-081 query and fragment choose no route, the longest prefix wins', async () => {
     expect((await send({ target: '/nowhere?/api/x' })).answer?.status).toBe(404);
     expect((await send({ target: '/auth/me?path=/api/x' })).answer?.status).toBe(200);
-    expect(upstream.received.length).toBe(0);
+    expect(upstream.bytesReceived).toBe(0);
     expect((await send({ target: '/api/admin/x' })).answer?.status).toBe(200);
     expect((await send({ target: '/api/adminx' })).answer?.status).toBe(200);
     expect((await send({ target: '/api/%61dmin/x' })).answer?.status).toBe(200);
@@ -264,7 +185,7 @@ describe('A-082 the upstream host never depends on the request', () => {
     });
     expect(responses.map(({ status }) => status)).toEqual([400]);
     expect(end).toBe('closed');
-    expect(upstream.received.length).toBe(0);
+    expect(upstream.bytesReceived).toBe(0);
     expect(sink.connections).toBe(0);
   });
 });

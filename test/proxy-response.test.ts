@@ -64,59 +64,104 @@ const lines = (result: RawResult, name: string): string[] =>
     .map(([, value]) => value);
 
 describe('A-087 headers of an answer', () => {
-  test('A-087 what speaks for the whole site, for a connection or about the server is dropped', async () => {
-    const dropped = [
-      ...[
-        'Access-Control-Allow-Origin: *',
-        'Access-Control-Allow-Credentials: true',
-        'Access-Control-Expose-Headers: X',
-      ],
-      ...[
-        'Access-Control-Allow-Private-Network: true',
-        'Clear-Site-Data: "cookies"',
-        'Strict-Transport-Security: max-age=0',
-      ],
-      ...[
-        'Server: up/1',
-        'X-Powered-By: up',
-        'X-AspNet-Version: 4',
-        'Alt-Svc: h3=":1"',
-        'NEL: {}',
-        'Report-To: {}',
-      ],
-      ...[
-        'Connection: keep-alive, X-Nominated',
-        'X-Nominated: 1',
-        'Keep-Alive: timeout=77',
-        'Proxy-Authenticate: Basic',
-      ],
-      ...['Trailer: X-T', 'Upgrade: h2c', 'Set-Cookie: a=b', 'Set-Cookie2: a=b', 'Service-Worker-Allowed: /'],
-      ...[
-        'X-Frame-Options: ALLOWALL',
-        'Cross-Origin-Resource-Policy: cross-origin',
-        'Referrer-Policy: unsafe-url',
-      ],
-      ...[
-        'X-Content-Type-Options: no',
-        'X-Request-Id: theirs',
-        'Public-Key-Pins: x',
-        'X-Accel-Redirect: /etc/passwd',
-      ],
-      ...['Refresh: 0; url=https://evil.example/', 'DPoP-Nonce: n', 'Proxy-Authentication-Info: x'],
-    ];
-    const result = await through(ok(...dropped, 'X-Custom: kept', 'ETag: "e"', 'Content-Type: a/b'));
-    expect(result.responses[0]?.status).toBe(200);
-    for (const line of dropped) {
-      const [name = '', value = ''] = line.split(/: /);
-      expect([name, lines(result, name.toLowerCase())]).not.toEqual([name, expect.arrayContaining([value])]);
-    }
-    expect(lines(result, 'set-cookie')).toEqual([]);
-    expect(lines(result, 'x-custom')).toEqual(['kept']);
-    expect(lines(result, 'etag')).toEqual(['"e"']);
-    expect(lines(result, 'x-frame-options')).toEqual(['DENY']);
-    expect(lines(result, 'strict-transport-security')).toEqual([expect.stringMatching(/^max-age=\d{8}/)]);
-    expect(lines(result, 'x-request-id')).toEqual([expect.stringMatching(/^[A-Za-z0-9_-]{12,}$/)]);
-  });
+  const DROPPED = [
+    ...[
+      'Access-Control-Allow-Origin: *',
+      'Access-Control-Allow-Credentials: true',
+      'Access-Control-Expose-Headers: X',
+    ],
+    ...[
+      'Access-Control-Allow-Private-Network: true',
+      'Access-Control-Allow-Headers: *',
+      'Access-Control-Max-Age: 9',
+    ],
+    ...[
+      'Clear-Site-Data: "cookies"',
+      'Strict-Transport-Security: max-age=0',
+      'Alt-Svc: h3=":1"',
+      'Set-Login: logged-in',
+    ],
+    ...['Accept-CH: DPR', 'Critical-CH: DPR', 'Origin-Agent-Cluster: ?0', 'Use-As-Dictionary: match="/*"'],
+    ...['Sec-Session-Registration: (ES256);path="/x"', 'Secure-Session-Registration: (ES256);path="/x"'],
+    ...['Sec-Session-Challenge: "x"', 'Secure-Session-Challenge: "x"', 'Public-Key-Pins-Report-Only: x'],
+    ...[
+      'Server: up/1',
+      'X-Powered-By: up',
+      'X-AspNet-Version: 4',
+      'X-AspNetMvc-Version: 5',
+      'Via: 1.1 inner',
+    ],
+    ...[
+      'X-Backend-Server: a7',
+      'X-Served-By: a7',
+      'X-Runtime: 0.2',
+      'X-Generator: up',
+      'NEL: {}',
+      'Report-To: {}',
+    ],
+    ...[
+      'Reporting-Endpoints: x="/y"',
+      'Expect-CT: max-age=1',
+      'X-Sendfile: /etc/passwd',
+      'Authentication-Info: x',
+    ],
+    ...['Connection: keep-alive, X-Nominated', 'X-Nominated: 1', 'Keep-Alive: timeout=77', 'TE: trailers'],
+    ...[
+      'Proxy-Authenticate: Basic',
+      'Proxy-Connection: close',
+      'Proxy-Status: up',
+      'Trailer: X-T',
+      'Upgrade: h2c',
+    ],
+    ...['Set-Cookie: a=b', 'Set-Cookie2: a=b', 'Service-Worker-Allowed: /', 'X-Frame-Options: ALLOWALL'],
+    ...[
+      'Cross-Origin-Resource-Policy: cross-origin',
+      'Referrer-Policy: unsafe-url',
+      'X-Content-Type-Options: no',
+    ],
+    ...[
+      'X-Request-Id: theirs',
+      'Public-Key-Pins: x',
+      'X-Accel-Redirect: /etc/passwd',
+      'X-Accel-Buffering: no',
+    ],
+    ...['Refresh: 0; url=https://evil.example/', 'DPoP-Nonce: n', 'Proxy-Authentication-Info: x'],
+  ];
+  const SPELLINGS: Record<string, (line: string) => string[]> = {
+    'as they are': (line) => [line],
+    'in lower case': (line) => [line.replace(/^[^:]+/, (name) => name.toLowerCase())],
+    'in capitals': (line) => [line.replace(/^[^:]+/, (name) => name.toUpperCase())],
+    'doubled, without a space': (line) => [line.replace(': ', ':'), line],
+  };
+
+  test.each(Object.keys(SPELLINGS))(
+    'A-087 what speaks for the whole site, for a connection or about the server is dropped, %s',
+    async (how) => {
+      const sent = DROPPED.flatMap(SPELLINGS[how] ?? ((line) => [line]));
+      const result = await through(ok(...sent, 'X-Custom: kept', 'ETag: "e"', 'Content-Type: a/b'));
+      const [head = ''] = result.text.split('\r\n\r\n');
+      const got = head.split('\r\n').map((line) => line.replace(/^(date|x-request-id): .+/i, '$1: …'));
+      expect(got).toEqual([
+        'HTTP/1.1 200 OK',
+        'x-content-type-options: nosniff',
+        'x-frame-options: DENY',
+        'cross-origin-resource-policy: same-origin',
+        'referrer-policy: no-referrer',
+        'strict-transport-security: max-age=31536000; includeSubDomains',
+        "content-security-policy: frame-ancestors 'none'",
+        'x-request-id: …',
+        'cache-control: no-store',
+        'X-Custom: kept',
+        'ETag: "e"',
+        'Content-Type: a/b',
+        'Content-Length: 2',
+        'Date: …',
+        'Connection: keep-alive',
+        'Keep-Alive: timeout=75',
+      ]);
+      expect(lines(result, 'x-request-id')).toEqual([expect.stringMatching(/^[A-Za-z0-9_-]{12,}$/)]);
+    },
+  );
 
   test.each([
     ['Basic realm="x"', false],
@@ -252,7 +297,7 @@ describe('A-091 broken answers', () => {
   test.each<[string, RawAnswer, number, string]>([
     ['a reset before any byte', { bytes: '', close: 'reset' }, 502, 'upstream-unreachable'],
     ['an end before any byte', { bytes: '', close: 'end' }, 502, 'upstream-unreachable'],
-    ['an end in the head', { bytes: 'HTTP/1.1 200 OK\r\nX-A:', close: 'end' }, 502, 'upstream-unreachable'],
+    ['an end in the head', { bytes: 'HTTP/1.1 200 OK\r\nX-A:', close: 'end' }, 502, 'upstream-invalid'],
     ['something else than HTTP', 'SSH-2.0-OpenSSH_9\r\n\r\n', 502, 'upstream-invalid'],
     ['a status that is none', 'HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n', 502, 'upstream-invalid'],
     [
@@ -266,7 +311,7 @@ describe('A-091 broken answers', () => {
       'an upgrade nobody asked for',
       'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n',
       502,
-      'upstream-unreachable',
+      'upstream-invalid',
     ],
   ])('A-091 %s: a problem document', async (_what, answer, status, code) => {
     const result = await through(answer, { timeout: 10_000 });
@@ -303,21 +348,6 @@ describe('A-091 broken answers', () => {
 });
 
 describe('A-091 answers without the usual body', () => {
-  test('A-091 interim answers do not pass for the answer', async () => {
-    const interim = 'HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\nX-Early: 1\r\n\r\n';
-    for (const times of [1, 3]) {
-      const result = await through(
-        `${interim.repeat(times)}HTTP/1.1 102 Processing\r\n\r\n${ok('X-Late: 1')}`,
-      );
-      expect(result.responses.filter(({ status }) => status >= 200).map(({ status }) => status)).toEqual([
-        200,
-      ]);
-      expect(result.responses.at(-1)?.body.toString()).toBe('ok');
-      expect(lines(result, 'x-late')).toEqual(['1']);
-      expect(lines(result, 'x-early')).toEqual([]);
-    }
-  });
-
   test.each<[string, string, string]>([
     ['204', 'GET', 'HTTP/1.1 204 No Content\r\n\r\n'],
     ['304', 'GET', 'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n'],

@@ -44,6 +44,12 @@ beforeAll(async () => {
           upstream: (file['routes'] as { upstream: string }[])[0]?.upstream,
           cache: 'upstream',
         },
+        {
+          path: '/pages/',
+          upstream: (file['routes'] as { upstream: string }[])[0]?.upstream,
+          csrf: 'origin',
+          headers: { security: { frameAncestors: 'self', referrerPolicy: 'same-origin' } },
+        },
       ],
     }),
   });
@@ -202,6 +208,58 @@ describe('A-099 every answer forbids framing and sniffing, stays same-origin and
     const answer = await raw(bytes(), bytes().startsWith('HEAD'));
     expect([what, answer?.status]).toEqual([what, status]);
     check(what, answer);
+  });
+
+  test('A-099 a page of an upstream brings its own policy, beside ours; on a route that says so it may be framed by our own pages', async () => {
+    c.upstream.handler = (_request, response) => {
+      response.writeHead(200, {
+        'content-type': 'text/html',
+        'content-security-policy': "default-src 'self'; frame-ancestors *",
+        'x-frame-options': 'ALLOWALL',
+        'referrer-policy': 'unsafe-url',
+        'cross-origin-resource-policy': 'cross-origin',
+        'strict-transport-security': 'max-age=0',
+        'x-content-type-options': 'none',
+        'permissions-policy': 'camera=()',
+        'cross-origin-opener-policy': 'same-origin',
+      });
+      response.end('<!doctype html>');
+      return true;
+    };
+    const told = async (target: string): Promise<string[]> => {
+      const answer = await raw(asked(target));
+      expect(answer?.status).toBe(200);
+      return (answer?.headers ?? [])
+        .map(([name, value]) => `${name.toLowerCase()}: ${value}`)
+        .filter((line) =>
+          /^(content-sec|x-frame|referrer|cross-origin|strict|x-content|permissions)/.test(line),
+        );
+    };
+    const common = ['x-content-type-options: nosniff', 'cross-origin-resource-policy: same-origin'];
+    const https = 'strict-transport-security: max-age=31536000; includeSubDomains';
+    const own = [
+      "content-security-policy: default-src 'self'; frame-ancestors *",
+      'permissions-policy: camera=()',
+      'cross-origin-opener-policy: same-origin',
+    ];
+    try {
+      expect((await told('/api/page')).sort()).toEqual(
+        [
+          ...[...common, https, 'x-frame-options: DENY', 'referrer-policy: no-referrer'],
+          ...["content-security-policy: frame-ancestors 'none'", ...own],
+        ].sort(),
+      );
+      expect((await told('/pages/page')).sort()).toEqual(
+        [
+          ...[...common, https, 'x-frame-options: SAMEORIGIN', 'referrer-policy: same-origin'],
+          ...["content-security-policy: frame-ancestors 'self'", ...own],
+        ].sort(),
+      );
+    } finally {
+      c.upstream.handler = undefined;
+    }
+    // An error is Cloakroom's own page, and nobody's frame.
+    check('an error on such a route', await raw(asked('/pages/x', 'TRACE')));
   });
 
   test('A-099 a method that is not served is named with those that are', async () => {

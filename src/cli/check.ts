@@ -157,7 +157,7 @@ function routeRows({ routes }: Config): Row[] {
       token === 'none' ? '-' : String(limits.eventStreams),
       limits.rate === undefined ? 'any' : formatRate(limits.rate),
       cache,
-      `+${headers.requestAllow.length}/+${headers.responseAllow.length}`,
+      `+${headers.requestAllow.length}/+${headers.responseAllow.length}${headers.security.frameAncestors === 'self' ? ', may be framed' : ''}`,
       cookies.join(' ') || 'none',
     ]);
   return [head, ...rows];

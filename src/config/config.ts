@@ -50,7 +50,14 @@ export interface RouteConfig {
   /** undefined: none are opened here. `idle` in milliseconds. */
   readonly websocket: { readonly idle: number; readonly perSession: number } | undefined;
   readonly cache: 'no-store' | 'upstream';
-  readonly headers: { readonly requestAllow: readonly string[]; readonly responseAllow: readonly string[] };
+  readonly headers: {
+    readonly requestAllow: readonly string[];
+    readonly responseAllow: readonly string[];
+    readonly security: {
+      readonly frameAncestors: 'none' | 'self';
+      readonly referrerPolicy: 'no-referrer' | 'same-origin' | 'strict-origin-when-cross-origin';
+    };
+  };
   readonly cookies: readonly string[];
   readonly timeouts: { readonly connect: number; readonly firstByte: number; readonly idle: number };
 }

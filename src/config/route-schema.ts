@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { METHODS } from './config.js';
 import { rateSettings } from './rate-schema.js';
+import { pageSecurity } from './page-schema.js';
 import { isReservedCookie, isReservedRequestHeader, isReservedResponseHeader } from './reserved.js';
 import { checked, duration, nameList, quote, setting, size } from './setting.js';
 import { webUrl } from './web-url.js';
@@ -198,9 +199,10 @@ const route = z
             example: ['X-Total-Count'],
           },
         ),
+        security: pageSecurity,
       })
       .prefault({})
-      .meta({ description: 'Headers that pass besides the standard ones.' }),
+      .meta({ description: 'Headers that pass besides the standard ones, and those for pages.' }),
     cookies: setting(
       nameList('cookie', (name) =>
         isReservedCookie(name)

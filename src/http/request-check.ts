@@ -38,6 +38,9 @@ function checkFraming(request: IncomingMessage): void {
   ) {
     throw new CloakroomError('bad-request');
   }
+  const length = headers['content-length'];
+  // Beyond that a number is not what it says, and the length that goes on would be another.
+  if (length !== undefined && !Number.isSafeInteger(Number(length))) throw new CloakroomError('bad-request');
   if (headers.expect !== undefined && headers.expect.toLowerCase() !== '100-continue') {
     throw new CloakroomError('expectation-failed');
   }

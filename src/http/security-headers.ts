@@ -18,5 +18,23 @@ export function securityHeaders(secure: boolean): readonly (readonly [string, st
 /** For answers without markup of their own: nothing may run, nothing may frame them. */
 export const DATA_CSP = "default-src 'none'; frame-ancestors 'none'";
 
-/** Sent beside whatever policy an upstream has, since several policies are all enforced (CSP Level 3, section 8.1). */
-export const PROXIED_CSP = "frame-ancestors 'none'";
+export interface PageSecurity {
+  /** Which pages may show the answer in a frame: none, or those of our own origin. */
+  frameAncestors: 'none' | 'self';
+  referrerPolicy: string;
+}
+
+/** The same for the answers of an upstream, which may be pages; `nosniff`, CORP and HSTS are the same for all. */
+export function proxiedSecurityHeaders(
+  secure: boolean,
+  { frameAncestors, referrerPolicy }: PageSecurity,
+): readonly (readonly [string, string])[] {
+  const own = new Map([
+    ['x-frame-options', frameAncestors === 'self' ? 'SAMEORIGIN' : 'DENY'],
+    ['referrer-policy', referrerPolicy],
+  ]);
+  return [
+    ...securityHeaders(secure).map(([name, value]) => [name, own.get(name) ?? value] as const),
+    ['content-security-policy', `frame-ancestors '${frameAncestors}'`],
+  ];
+}

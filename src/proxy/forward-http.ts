@@ -1,11 +1,20 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
+import { MOST_INTERIM_ANSWERS, passEarlyHints } from './early-hints.js';
 import { isStreamHead, type EventStreams, type OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
+import { reasonPhrase } from './reason-phrase.js';
 import type { Route } from './route-table.js';
-import { closedBeforeAnswer, STREAMS_TOO_MANY, UPLOAD_STALLED, UPLOAD_TOO_LARGE } from './upstream-errors.js';
+import { browserTrailers, wantsTrailers } from './trailers.js';
+import {
+  ANSWER_INVALID,
+  closedBeforeAnswer,
+  STREAMS_TOO_MANY,
+  UPLOAD_STALLED,
+  UPLOAD_TOO_LARGE,
+} from './upstream-errors.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -41,6 +50,9 @@ class Exchange implements Dispatcher.DispatchHandler {
   /** Counted among the open event streams of its session. */
   #counted = false;
   #retried = false;
+  /** The first byte of an answer came, interim ones included. */
+  #answering = false;
+  #interimAnswers = 0;
   #done = false;
   #clientGone = false;
   /** Bytes of the request's body. */
@@ -98,19 +110,27 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (this.#done) controller.abort(new Error('the client has gone'));
   }
 
-  onRequestUpgrade(controller: Dispatcher.DispatchController): void {
-    // Nobody asked for another protocol.
-    controller.abort(Object.assign(new Error('unexpected upgrade'), { code: 'UND_ERR_RES_UPGRADE' }));
+  onResponseStarted(): void {
+    this.#answering = true;
   }
 
   onResponseStart(
     controller: Dispatcher.DispatchController,
     status: number,
-    _headers: unknown,
+    parsed: IncomingHttpHeaders,
     statusMessage?: string,
   ): void {
-    // An interim answer, such as 103: the answer itself follows.
-    if (status < 200) return;
+    if (status < 200) {
+      this.#passInterim(controller, status);
+      return;
+    }
+    // Two lines of it make a list.
+    const coding: string | readonly string[] | undefined = parsed['transfer-encoding'];
+    // Only chunks are taken apart on the way; the browser would not learn of anything else (RFC 9112 section 6.1).
+    if (coding !== undefined && (typeof coding !== 'string' || coding.toLowerCase() !== 'chunked')) {
+      this.#fail(invalidAnswer('a transfer coding that nobody asked for'));
+      return;
+    }
     const { response, route, requestId, security } = this.#forwarding;
     const headers = browserResponseHeaders({
       rawHeaders: (controller.rawHeaders ?? []) as (string | Buffer)[],
@@ -126,8 +146,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(Object.assign(new Error('too many event streams'), { code: STREAMS_TOO_MANY }));
       return;
     }
-    if (statusMessage === undefined || statusMessage === '') response.writeHead(status, headers);
-    else response.writeHead(status, statusMessage, headers);
+    response.writeHead(status, reasonPhrase(status, statusMessage), headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (isEndless) {
       response.flushHeaders();
@@ -136,6 +155,16 @@ class Exchange implements Dispatcher.DispatchHandler {
     }
     // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
     if (status === 304) this.onResponseEnd();
+  }
+
+  /** The answer itself follows, unless this was to be the last HTTP on the connection. */
+  #passInterim(controller: Dispatcher.DispatchController, status: number): void {
+    this.#interimAnswers += 1;
+    if (status === 101 || this.#interimAnswers > MOST_INTERIM_ANSWERS) {
+      this.#fail(invalidAnswer('another protocol, or too many interim answers'));
+    } else if (status === 103) {
+      passEarlyHints(this.#forwarding.response, (controller.rawHeaders ?? []) as (string | Buffer)[]);
+    }
   }
 
   /** @returns false when its session has as many as it may */
@@ -154,15 +183,23 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#forwarding.response.once('drain', this.#onDrain);
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller?: Dispatcher.DispatchController): void {
     if (this.#done) return;
+    const { request, response, route } = this.#forwarding;
+    const trailers = (controller?.rawTrailers ?? []) as (string | Buffer)[];
+    if (trailers.length > 0 && wantsTrailers(request)) response.addTrailers(browserTrailers(trailers, route));
     this.#finish();
-    this.#forwarding.response.end();
+    response.end();
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     const { request, response } = this.#forwarding;
     if (this.#clientGone || this.#done) return;
+    // Such as a switch of protocols that nobody asked for: nothing that would be better the second time.
+    if (this.#answering && !response.headersSent && closedBeforeAnswer(error)) {
+      this.#fail(invalidAnswer('the answer broke off in its head', error));
+      return;
+    }
     const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#body === undefined;
     if (!response.headersSent && repeatable && !this.#retried && closedBeforeAnswer(error)) {
       this.#retried = true;
@@ -224,6 +261,10 @@ class Exchange implements Dispatcher.DispatchHandler {
     // An upstream may answer before it has read everything; the rest must not stay in the connection.
     request.resume();
   }
+}
+
+function invalidAnswer(message: string, cause?: Error): Error {
+  return Object.assign(new Error(message, { cause }), { code: ANSWER_INVALID });
 }
 
 function hasBody(request: IncomingMessage): boolean {

@@ -3,6 +3,7 @@ import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { OpenSession } from '../store/session-records.js';
 import { browserResponseHeaders } from './headers.js';
+import { reasonPhrase } from './reason-phrase.js';
 import type { Route, WebSocketRules } from './route-table.js';
 import { isAccepted, type Handshake } from './websocket-handshake.js';
 import type { WebSockets } from './websockets.js';
@@ -150,7 +151,8 @@ function passAnswer(tunneling: Tunneling, answer: IncomingMessage, finish: () =>
     security,
   });
   response.setHeader('connection', 'close');
-  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headers);
+  const status = answer.statusCode ?? 502;
+  response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
   answer.pipe(response);
   answer.once('error', () => socket.destroy());
   answer.once('aborted', () => socket.destroy());

@@ -1,4 +1,5 @@
-import { PROXIED_CSP } from '../http/security-headers.js';
+import type { IncomingHttpHeaders } from 'node:http';
+import { traceContext } from './trace-context.js';
 
 /** Meaningful for one connection only (RFC 9110 section 7.6.1). */
 const HOP_BY_HOP = new Set([
@@ -42,42 +43,59 @@ const REQUEST_STANDARD = new Set([
   'priority',
   'range',
   'repr-digest',
-  'traceparent',
-  'tracestate',
   'user-agent',
   'want-content-digest',
   'want-repr-digest',
 ]);
 
+/** May come as well, but what goes on is decided apart. */
+const TRACE_CONTEXT = new Set(['traceparent', 'tracestate']);
+
 /** All names of headers that may come from a browser, in lower case. */
 export function requestHeaderNames(allow: readonly string[]): string[] {
-  return [...new Set([...REQUEST_STANDARD, ...allow.map((name) => name.toLowerCase())])];
+  return [...new Set([...REQUEST_STANDARD, ...TRACE_CONTEXT, ...allow.map((name) => name.toLowerCase())])];
 }
 
 /** Answers of an upstream that would speak for the whole site, or that we say ourselves. */
 const RESPONSE_DROPPED = new Set([
+  'accept-ch',
   'alt-svc',
   'authentication-info',
   'clear-site-data',
+  'critical-ch',
   'cross-origin-resource-policy',
   'dpop-nonce',
   'expect-ct',
   'nel',
+  'origin-agent-cluster',
   'public-key-pins',
+  'public-key-pins-report-only',
   'referrer-policy',
   'refresh',
   'report-to',
   'reporting-endpoints',
+  'sec-session-challenge',
+  'sec-session-registration',
+  'secure-session-challenge',
+  'secure-session-registration',
   'server',
   'service-worker-allowed',
   'set-cookie2',
+  'set-login',
   'strict-transport-security',
+  'use-as-dictionary',
+  'via',
   'x-aspnet-version',
+  'x-aspnetmvc-version',
+  'x-backend-server',
   'x-content-type-options',
   'x-frame-options',
+  'x-generator',
   'x-powered-by',
   'x-request-id',
+  'x-runtime',
   'x-sendfile',
+  'x-served-by',
 ]);
 const RESPONSE_DROPPED_PREFIXES = ['access-control-', 'x-accel-', 'proxy-'];
 
@@ -86,6 +104,8 @@ const PROMPTING = /(?:^|,)\s*(?:basic|digest|negotiate|ntlm)\b/i;
 
 export interface RequestHeaderInput {
   rawHeaders: readonly string[];
+  /** The same, read. */
+  headers: IncomingHttpHeaders;
   allow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
   /** undefined: the request goes on as nobody's. */
@@ -95,6 +115,8 @@ export interface RequestHeaderInput {
   /** `https` or `http`, as in the public URL. */
   publicScheme: string;
   publicHost: string;
+  /** Whether the trailer fields of the answer are wanted. */
+  wantsTrailers: boolean;
 }
 
 /**
@@ -112,12 +134,16 @@ export function upstreamRequestHeaders(input: RequestHeaderInput): string[] {
     input.publicScheme,
     'x-forwarded-host',
     input.publicHost,
+    'forwarded',
+    forwardedLine(input),
+    ...traceContext(input.headers, (name) => named?.has(name) === true),
   ];
+  if (input.wantsTrailers) headers.push('te', 'trailers');
   if (input.accessToken !== undefined) headers.push('authorization', `Bearer ${input.accessToken}`);
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = (rawHeaders[i] ?? '').toLowerCase();
     const value = rawHeaders[i + 1] ?? '';
-    if (REQUEST_STANDARD.has(name) || allow.has(name)) {
+    if (REQUEST_STANDARD.has(name) || (allow.has(name) && !TRACE_CONTEXT.has(name))) {
       // A length is framing, which a sender cannot take away by naming it in `Connection`.
       if (named === undefined || name === 'content-length' || !named.has(name)) headers.push(name, value);
     } else if (name === 'cookie' && cookies.size > 0) {
@@ -128,6 +154,12 @@ export function upstreamRequestHeaders(input: RequestHeaderInput): string[] {
   return headers;
 }
 
+/** One hop, as the browser's word about others is not worth more here than in `X-Forwarded-For` (RFC 7239 section 4). */
+function forwardedLine({ clientAddress, publicScheme, publicHost }: RequestHeaderInput): string {
+  const node = clientAddress.includes(':') ? `"[${clientAddress}]"` : clientAddress || 'unknown';
+  return `for=${node};proto=${publicScheme};host="${publicHost}"`;
+}
+
 export interface ResponseHeaderInput {
   rawHeaders: readonly (string | Buffer)[];
   allow: ReadonlySet<string>;
@@ -136,7 +168,7 @@ export interface ResponseHeaderInput {
   /** Names of request headers that our part of the answer depends on. */
   vary: readonly string[];
   requestId: string;
-  /** Ours, put first. */
+  /** Ours, put first. A policy of the upstream's stands beside ours, and both are enforced (CSP Level 3, section 8.1). */
   security: readonly (readonly [string, string])[];
 }
 
@@ -144,7 +176,7 @@ export interface ResponseHeaderInput {
 export function browserResponseHeaders(input: ResponseHeaderInput): string[] {
   const headers: string[] = [];
   for (const [name, value] of input.security) headers.push(name, value);
-  headers.push('content-security-policy', PROXIED_CSP, 'x-request-id', input.requestId);
+  headers.push('x-request-id', input.requestId);
   if (input.cache === 'no-store') headers.push('cache-control', 'no-store');
   const varies: string[] = [];
   const named = connectionNames(input.rawHeaders);
@@ -172,7 +204,12 @@ function varyLine(ours: readonly string[], theirs: readonly string[]): string {
   return [...ours, ...others].join(', ');
 }
 
-function passesToBrowser(name: string, value: string, input: ResponseHeaderInput): boolean {
+/** @param name in lower case */
+export function passesToBrowser(
+  name: string,
+  value: string,
+  input: Pick<ResponseHeaderInput, 'allow' | 'cookies' | 'cache'>,
+): boolean {
   if (HOP_BY_HOP.has(name)) return false;
   if (name === 'set-cookie') return isAllowedCookie(value, input.cookies);
   if (name === 'cache-control' || name === 'expires' || name === 'pragma') return input.cache === 'upstream';
@@ -211,6 +248,6 @@ function connectionNames(rawHeaders: readonly (string | Buffer)[]): Set<string> 
 }
 
 /** Header bytes are Latin-1 on the wire; reading them as anything else would change them. */
-function text(raw: string | Buffer | undefined): string {
+export function text(raw: string | Buffer | undefined): string {
   return typeof raw === 'string' ? raw : (raw?.toString('latin1') ?? '');
 }

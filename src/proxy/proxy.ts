@@ -8,7 +8,6 @@ import type { TrustedProxies } from '../http/client-address.js';
 import { logRefusal } from '../http/log-refusal.js';
 import { sendProblem } from '../http/problem.js';
 import { awaitsContinue } from '../http/request-check.js';
-import { securityHeaders } from '../http/security-headers.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
@@ -21,6 +20,7 @@ import { forwardHttp } from './forward-http.js';
 import { forwardWebSocket } from './forward-websocket.js';
 import { upstreamRequestHeaders } from './headers.js';
 import { RouteTable, type Route } from './route-table.js';
+import { wantsTrailers } from './trailers.js';
 import { upstreamError } from './upstream-errors.js';
 import { readHandshake } from './websocket-handshake.js';
 import { WebSockets } from './websockets.js';
@@ -35,7 +35,6 @@ export class Proxy {
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
-  readonly #security: readonly (readonly [string, string])[];
   readonly #publicScheme: string;
   readonly #publicHost: string;
 
@@ -56,7 +55,6 @@ export class Proxy {
     this.streams = new EventStreams(parts.live);
     this.sockets = new WebSockets(parts.live);
     this.routes = new RouteTable(parts.config, parts.limits);
-    this.#security = securityHeaders(parts.config.secureCookies);
     const { protocol, host } = new URL(parts.config.publicUrl);
     this.#publicScheme = protocol.slice(0, -1);
     this.#publicHost = host;
@@ -102,7 +100,7 @@ export class Proxy {
     forwardWebSocket({
       ...{ request, response, socket, head, handshake, route, websocket },
       ...this.#onward(request, route, target, admitted?.accessToken),
-      security: this.#security,
+      security: route.security,
       session: admitted?.session,
       sockets: this.sockets,
       failed: (error) => {
@@ -153,7 +151,7 @@ export class Proxy {
       response,
       route,
       ...this.#onward(request, route, target, admitted?.accessToken),
-      security: this.#security,
+      security: route.security,
       streams: this.streams,
       session: admitted?.session,
       failed: (error) => {
@@ -172,6 +170,7 @@ export class Proxy {
     const id = requestId(request);
     const headers = upstreamRequestHeaders({
       rawHeaders: request.rawHeaders,
+      headers: request.headers,
       allow: route.requestAllow,
       cookies: route.cookies,
       accessToken,
@@ -179,6 +178,7 @@ export class Proxy {
       clientAddress: this.#trusted.clientAddress(request),
       publicScheme: this.#publicScheme,
       publicHost: this.#publicHost,
+      wantsTrailers: wantsTrailers(request),
     });
     const path =
       route.prefix === undefined ? target.path : route.prefix + target.path.slice(route.path.length);

@@ -1,6 +1,7 @@
 import { Agent } from 'undici';
 import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
+import { proxiedSecurityHeaders } from '../http/security-headers.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import { requestHeaderNames } from './headers.js';
@@ -35,6 +36,8 @@ export interface Route {
   requestAllow: ReadonlySet<string>;
   responseAllow: ReadonlySet<string>;
   cookies: ReadonlySet<string>;
+  /** Header lines of every answer. */
+  security: readonly (readonly [string, string])[];
   /** Milliseconds without a byte in either direction. */
   idle: number;
   /** Milliseconds for the answer to a handshake, connecting included. */
@@ -49,10 +52,10 @@ export interface Route {
 export class RouteTable {
   readonly #routes: readonly Route[];
 
-  constructor({ routes, cors }: Config, limits: RateLimits) {
-    const vary = cors.origins.length > 0 ? ['Origin'] : [];
+  constructor({ routes, cors, secureCookies }: Config, limits: RateLimits) {
+    const shared = { vary: cors.origins.length > 0 ? ['Origin'] : [], secure: secureCookies, limits };
     this.#routes = routes
-      .map((route) => toRoute(route, vary, limits))
+      .map((route) => toRoute(route, shared))
       .sort((a, b) => b.path.length - a.path.length);
   }
 
@@ -67,7 +70,14 @@ export class RouteTable {
   }
 }
 
-function toRoute(config: RouteConfig, vary: readonly string[], limits: RateLimits): Route {
+/** What all routes are made with. */
+interface Shared {
+  vary: readonly string[];
+  secure: boolean;
+  limits: RateLimits;
+}
+
+function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
   const upstream = new URL(config.upstream);
   const { connect, firstByte, idle } = config.timeouts;
   return {
@@ -86,6 +96,7 @@ function toRoute(config: RouteConfig, vary: readonly string[], limits: RateLimit
     requestAllow: new Set(config.headers.requestAllow.map((name) => name.toLowerCase())),
     responseAllow: new Set(config.headers.responseAllow.map((name) => name.toLowerCase())),
     cookies: new Set(config.cookies),
+    security: proxiedSecurityHeaders(secure, config.headers.security),
     idle,
     answerWithin: connect + firstByte,
     websocket: config.websocket && {

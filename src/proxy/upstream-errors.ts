@@ -1,7 +1,10 @@
 import { CloakroomError } from '../errors.js';
 
 const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']);
+/** Our own: an answer that cannot be one, such as another protocol that nobody asked for. */
+export const ANSWER_INVALID = 'CLOAKROOM_ANSWER_INVALID';
 const INVALID = new Set([
+  ANSWER_INVALID,
   'UND_ERR_HEADERS_OVERFLOW',
   'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
   'UND_ERR_RES_EXCEEDED_MAX_SIZE',

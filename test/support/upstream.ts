@@ -42,9 +42,11 @@ const OK = 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n
 
 /** An upstream that shows exactly what it got and can answer anything. */
 export class RawUpstream {
-  readonly connections: RawConnection[] = [];
+  connections: RawConnection[] = [];
   /** Every complete request, over all connections. */
   readonly requests: RawRequest[] = [];
+  /** Over all connections, those that were forgotten by `clear` while they were open among them. */
+  bytesReceived = 0;
   handler: RawHandler = () => OK;
   private server: NetServer;
   private readonly forget: () => void;
@@ -79,6 +81,7 @@ export class RawUpstream {
   clear(): void {
     this.requests.length = 0;
     this.connections.length = 0;
+    this.bytesReceived = 0;
   }
 
   async close(): Promise<void> {
@@ -109,6 +112,7 @@ export class RawUpstream {
       connection.closed = true;
     });
     socket.on('data', (chunk) => {
+      this.bytesReceived += chunk.length;
       connection.received = Buffer.concat([connection.received, chunk]);
       rest = Buffer.concat([rest, chunk]);
       for (;;) {
