@@ -24,6 +24,7 @@ export { CLIENT_ID };
  * @param {{ url: string, prefix: string }} parts.redis
  * @param {boolean} parts.behindTls
  * @param {string[]} parts.nodeOptions
+ * @param {Record<string, unknown>} [parts.route] further settings of the route
  * @param {Record<string, string>} [parts.secrets] the same for replicas of one installation
  */
 export async function startCloakroom(parts) {
@@ -62,6 +63,7 @@ export function newSecrets() {
  * @param {number} parts.port
  * @param {boolean} [parts.behindTls]
  * @param {string} [parts.commandTimeout]
+ * @param {Record<string, unknown>} [parts.route] further settings of the route
  * @param {boolean} [parts.revocation] refresh tokens are put away for their revocation
  * @returns {string} path of the file
  */
@@ -73,6 +75,7 @@ export function writeConfig({
   port,
   behindTls = false,
   revocation = false,
+  route = {},
   commandTimeout = '250ms',
 }) {
   const origin = `http://127.0.0.1:${String(port)}`;
@@ -95,7 +98,7 @@ export function writeConfig({
         scopes: ['openid', 'profile', 'email', 'offline_access'],
       },
     },
-    routes: [{ path: '/api/', upstream }],
+    routes: [{ path: '/api/', upstream, ...route }],
     log: { level: 'info' },
     shutdown: { delay: '0s', drain: '1s' },
   };

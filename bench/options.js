@@ -22,6 +22,7 @@ const COLD_FROM = 5000;
 const USAGE = `Usage: npm run bench -- [options]
        npm run bench -- logout [options]     from a forced logout to the first refusal on every replica
        npm run bench -- sessions [options]   listing and ending very many sessions: time, memory, bytes in Redis
+       npm run bench -- streams [options]    messages of WebSockets and server-sent events, beside direct connections
 
 Loads a bare node:http + undici proxy (the reference, no session) and Cloakroom (real Redis, sealing on) in turns, both
 in front of the same upstream, and prints what each costs and the ratio of their CPU time per request.

@@ -37,6 +37,7 @@ const TLS_PROXY_HEADERS = ['x-forwarded-for', '203.0.113.7', 'x-forwarded-proto'
 const OTHERS = {
   logout: () => import('./logout.js'),
   sessions: () => import('./sessions.js'),
+  streams: () => import('./streams.js'),
 };
 
 /** @typedef {{ requests: number, refused: number, seconds: number, p50: number, p99: number }} Load */

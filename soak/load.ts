@@ -29,7 +29,7 @@ interface Result {
 }
 
 /** Starts a script of plain JavaScript and waits for its first message. */
-async function startScript(
+export async function startScript(
   path: string,
   args: string[] = [],
 ): Promise<{ child: ChildProcess; first: unknown }> {
@@ -41,7 +41,7 @@ async function startScript(
   return { child, first: await messageFrom(child) };
 }
 
-function messageFrom(child: ChildProcess): Promise<unknown> {
+export function messageFrom(child: ChildProcess): Promise<unknown> {
   return new Promise((resolve, reject) => {
     child.once('message', resolve);
     child.once('exit', () => reject(new Error('a process of the load ended by itself')));

@@ -1,6 +1,6 @@
 // @ts-check
 // `npm run soak`: the promises of the product at their full size, one scenario a file. `npm run soak -- A-079 B-02` runs
-// those scenarios; `npm run soak -- --list` names them.
+// those scenarios, `npm run soak -- websockets` those of that name; `npm run soak -- --list` names them.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -34,12 +34,16 @@ if (wanted.includes('--list')) {
   for (const file of scenarios) process.stdout.write(`${rowsOf(file).join(' ')}  soak/${file}\n`);
   process.exit(0);
 }
-const unknown = wanted.filter((row) => !scenarios.some((file) => rowsOf(file).includes(row.toUpperCase())));
+/**
+ * @param {string} file
+ * @param {string} word a row, or a part of the name
+ */
+const isMeant = (file, word) =>
+  rowsOf(file).includes(word.toUpperCase()) || file.includes(word.toLowerCase());
+const unknown = wanted.filter((word) => !scenarios.some((file) => isMeant(file, word)));
 if (unknown.length > 0)
   fail(`no scenario for ${unknown.join(', ')}; there are ${scenarios.flatMap(rowsOf).join(', ')}`);
-const chosen = scenarios.filter(
-  (file) => wanted.length === 0 || wanted.some((row) => rowsOf(file).includes(row.toUpperCase())),
-);
+const chosen = scenarios.filter((file) => wanted.length === 0 || wanted.some((word) => isMeant(file, word)));
 
 if (process.env.CLOAKROOM_TEST_REDIS_SERVER === undefined) {
   if (spawnSync('redis-server', ['--version']).status !== 0) fail('redis-server must be on PATH');

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Administration } from '../test/support/administration.js';
-import { startCloakroom, type Cloakroom } from '../test/support/cloakroom.js';
+import { startCloakroom, type Cloakroom, type ConfigFile } from '../test/support/cloakroom.js';
 import { sendMany } from '../test/support/many-requests.js';
 import { loginsLast } from '../test/support/over-at-once.js';
 import { cookieOf, seedEach } from '../test/support/seeded.js';
@@ -15,6 +15,7 @@ export type Wish = Parameters<typeof seedEach>[2][number];
 /** Replicas that know the key for revocation, and what puts sessions into their store. */
 export async function startSeedable(
   replicas: number,
+  config: ConfigFile = {},
 ): Promise<{ c: Cloakroom; env: Record<string, string>; seeder: Administration }> {
   const env = { REVOCATION: randomBytes(32).toString('hex') };
   const c = await startCloakroom({
@@ -25,6 +26,7 @@ export async function startSeedable(
     config: {
       store: { redis: { commandTimeout: '5s' } },
       secrets: { revocation: [{ env: 'REVOCATION' }] },
+      ...config,
     },
   });
   loginsLast(c.provider, 3600);

@@ -13,7 +13,7 @@ import { CrossOrigin, endpointAccess } from './http/cross-origin.js';
 import { rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
-import { afterAnswer, serveWithoutUpgrade } from './http/upgrade.js';
+import { afterAnswers, answerOn, serveWithoutUpgrade } from './http/upgrade.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
 import { asksForWebSocket } from './proxy/websocket-handshake.js';
@@ -72,7 +72,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   };
 
   const upgrade = (request: IncomingMessage, socket: Socket, head: Buffer): void => {
-    if (comesTooLate(request) || socket.destroyed) return;
+    if (comesTooLate(request) || !socket.writable) return;
     try {
       if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
       const target = checkRequest(request, publicUrl);
@@ -83,8 +83,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
         services.proxy.upgrade(request, socket, head, route, target);
       }
     } catch (error) {
-      const problem = rawProblem(CloakroomError.from(error), { secure, instance: requestId(request) });
-      socket.end(problem, () => socket.destroy());
+      sendProblem(request, answerOn(socket, request), CloakroomError.from(error), { secure, close: true });
     }
   };
 
@@ -109,7 +108,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   if (config.routes.some(({ websocket }) => websocket !== undefined)) {
     server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
       socket.on('error', () => socket.destroy());
-      afterAnswer(socket, () => {
+      afterAnswers(socket, () => {
         upgrade(request, socket, head);
       });
     });

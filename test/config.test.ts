@@ -382,6 +382,16 @@ describe('A-112: start refuses unsafe production settings', () => {
       /routes\[0\]\.headers\.security/,
     ],
     [
+      'a handshake header as a response header',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { responseAllow: ['Sec-WebSocket-Accept'] } }), f),
+      /responseAllow\[0\]: "Sec-WebSocket-Accept" never passes/,
+    ],
+    [
+      'a handshake header as a request header',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { requestAllow: ['Sec-WebSocket-Accept'] } }), f),
+      /requestAllow\[0\]: "Sec-WebSocket-Accept" never passes/,
+    ],
+    [
       'our session cookie for the upstream',
       (f) => ((f.routes[0] = { ...f.routes[0], cookies: ['__Host-cloakroom-session'] }), f),
       /cookies\[0\]: .*is a cookie of Cloakroom itself/,
@@ -912,6 +922,7 @@ describe('what a configuration comes to', () => {
       token: 'user',
       csrf: 'header',
       limits: { parallel: 128, eventStreams: 16 },
+      websocket: undefined,
       cache: 'no-store',
       headers: {
         requestAllow: [],
@@ -950,6 +961,30 @@ describe('what a configuration comes to', () => {
       limits: { requestBody: 1024, parallel: 7 },
     });
     expect(config.cors.origins).toEqual(['https://shop.example.com']);
+  });
+
+  test.each<[unknown, unknown]>([
+    [false, undefined],
+    [true, { idle: 300_000, perSession: 16, keepsSession: false }],
+    [{}, { idle: 300_000, perSession: 16, keepsSession: false }],
+    [
+      { idle: '1h', keepsSession: true },
+      { idle: 3_600_000, perSession: 16, keepsSession: true },
+    ],
+  ])('websocket: %j becomes %j', (websocket, rules) => {
+    const text = spoilt((f) => ((f.routes[0] = { ...f.routes[0], websocket }), f));
+    expect(configOf(text).routes[0]?.websocket).toEqual(rules);
+  });
+
+  test('WebSockets can be switched on from variables', () => {
+    const config = configOf(
+      spoilt(() => undefined),
+      {
+        CLOAKROOM_ROUTES__0__WEBSOCKET__PER_SESSION: '3',
+        CLOAKROOM_ROUTES__0__WEBSOCKET__KEEPS_SESSION: 'true',
+      },
+    );
+    expect(config.routes[0]?.websocket).toEqual({ idle: 300_000, perSession: 3, keepsSession: true });
   });
 
   test('it cannot be changed while the server runs', () => {

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
 import { loginsLast } from './support/over-at-once.js';
 import { random } from './support/random.js';
-import { sendRaw } from './support/raw.js';
+import { RawConnection, sendRaw } from './support/raw.js';
+import { reset } from './support/reset.js';
 import { scriptRequest, sessionPair } from './support/script-request.js';
 import {
   BrowserSocket,
@@ -33,7 +34,18 @@ beforeAll(async () => {
           path: '/api/ws/',
           upstream: `${upstream.url}/inner/`,
           websocket: { perSession: 3 },
-          cookies: ['theme'],
+          cookies: ['theme', 'size'],
+        },
+        {
+          path: '/api/away/',
+          upstream: 'http://127.0.0.1:1',
+          websocket: true,
+        },
+        {
+          path: '/api/slow/',
+          upstream: upstream.url,
+          websocket: true,
+          timeouts: { connect: '100ms', firstByte: '200ms' },
         },
         { path: '/api/open/', upstream: upstream.url, websocket: true, token: 'none' },
         { path: '/api/short/', upstream: upstream.url, websocket: { idle: '1s' } },
@@ -44,22 +56,26 @@ beforeAll(async () => {
   client = await c.signedIn();
 });
 
-beforeEach(() => {
+const opened: BrowserSocket[] = [];
+
+async function open(path = '/api/ws/room', options: HandshakeOptions = {}): Promise<BrowserSocket> {
+  const socket = await BrowserSocket.open(c, client, path, options);
+  opened.push(socket);
+  return socket;
+}
+
+afterEach(async () => {
+  for (const { socket } of opened.splice(0)) socket.destroy();
+  await eventually(() => upstream.open === 0, { what: 'the upstream to be rid of all' });
+  upstream.sockets.length = 0;
   upstream.answer = undefined;
   upstream.echoes = true;
 });
 
 afterAll(async () => {
+  expect(c.replicas.map(({ stderr }) => stderr)).toEqual(['', '']);
   await expectLeftClean(c);
 });
-
-const open = (path = '/api/ws/room', options: HandshakeOptions = {}): Promise<BrowserSocket> =>
-  BrowserSocket.open(c, client, path, options);
-
-async function closing(socket: BrowserSocket): Promise<void> {
-  socket.socket.destroy();
-  await eventually(() => upstream.open === 0, { what: 'the upstream to see the end' });
-}
 
 describe('A-093 a WebSocket', () => {
   test('is joined to the upstream: messages pass both ways, with the token in the handshake and nowhere else', async () => {
@@ -84,13 +100,11 @@ describe('A-093 a WebSocket', () => {
     await socket.heard('hello');
     expect(upstream.last.texts).toEqual(['hello']);
     expect(upstream.last.reader.frames.every(({ masked }) => masked)).toBe(true);
-    await closing(socket);
   });
 
   test('what is sent in one packet with the handshake arrives behind it', async () => {
     const socket = await open('/api/ws/x', { behind: frame(OPCODES.text, 'early', { mask: true }) });
     await socket.heard('early');
-    await closing(socket);
   });
 
   test('compressed, fragmented, empty and large frames pass untouched', async () => {
@@ -124,7 +138,6 @@ describe('A-093 a WebSocket', () => {
       expect({ opcode: got?.opcode, fin: got?.fin, compressed: got?.compressed }).toEqual(rest);
       expect(got?.payload.equals(payload)).toBe(true);
     }
-    await closing(socket);
   });
 
   test('a reader that does not read slows the sender down, and loses nothing', async () => {
@@ -145,7 +158,6 @@ describe('A-093 a WebSocket', () => {
     socket.socket.resume();
     await eventually(() => socket.frames.length === written, { timeout: 20_000 });
     expect(socket.frames.every(({ payload }) => payload.equals(piece))).toBe(true);
-    await closing(socket);
   });
 
   test('either side may close: the other hears the code', async () => {
@@ -166,6 +178,7 @@ describe('A-093 a WebSocket', () => {
     const pinging = await open('/api/short/x');
     const timer = setInterval(() => pinging.send(OPCODES.ping, ''), 200);
     await silent.ended(5000);
+    expect(silent.closing).toEqual([1001, 'idle']);
     expect(pinging.closed).toBe(false);
     clearInterval(timer);
     await pinging.ended(5000);
@@ -176,11 +189,22 @@ describe('A-093 a WebSocket', () => {
     expect(sockets.map(({ status }) => status)).toEqual([101, 101, 101]);
     const one = await open();
     expect([one.status, one.headers['retry-after']]).toEqual([429, '1']);
-    const [first] = sockets;
-    first.socket.destroy();
+    sockets[0].socket.destroy();
     await eventually(() => upstream.open === 2);
     expect((await open()).status).toBe(101);
-    for (const socket of sockets) socket.socket.destroy();
+  });
+
+  test('the token is renewed for the handshake where it is over', async () => {
+    loginsLast(c.provider, 0.001);
+    const late = await c.signedIn({ user: 'late' });
+    loginsLast(c.provider, 3600);
+    const before = c.provider.ledger.count('refresh');
+    const socket = await BrowserSocket.open(c, late, '/api/ws/x');
+    opened.push(socket);
+    expect(socket.status).toBe(101);
+    expect(c.provider.ledger.count('refresh')).toBe(before + 1);
+    const bearer = upstream.last.request.headers.authorization?.slice('Bearer '.length) ?? '';
+    expect(c.provider.ledger.validAccessToken(bearer)?.sub).toBe('late');
   });
 
   test('a listed origin may, and nobody needs to be signed in where the route says so', async () => {
@@ -191,7 +215,6 @@ describe('A-093 a WebSocket', () => {
     const nobody = await open('/api/open/x', { headers: { cookie: undefined } });
     expect(nobody.status).toBe(101);
     expect(upstream.last.request.headers.authorization).toBeUndefined();
-    await closing(listed);
   });
 });
 
@@ -230,7 +253,6 @@ describe('A-093 a handshake that must not pass', () => {
     ['a path with an escaped slash', 400, {}, '/api/ws/%2f'],
     ['a path with dots', 400, {}, '/api/ws/../x'],
     ['two hosts', 400, { headers: { Host: 'app.example.test' } }],
-    ['a path without a route', 404, {}, '/nowhere'],
   ];
 
   test.each(refused)(
@@ -249,6 +271,38 @@ describe('A-093 a handshake that must not pass', () => {
     const socket = await open('/api/x', { headers: { 'x-csrf': '1' } });
     expect([socket.status, socket.text]).toEqual([200, 'plain']);
     socket.socket.destroy();
+  });
+
+  test('a path without a route is 404', async () => {
+    expect((await open('/nowhere')).status).toBe(404);
+  });
+
+  test('requests before it on the connection are answered first', async () => {
+    const lines = { target: '/api/x' };
+    const handshake = scriptRequest(client, {
+      target: '/api/ws/x',
+      headers: [
+        'Connection: Upgrade',
+        'Upgrade: websocket',
+        'Sec-WebSocket-Version: 13',
+        'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==',
+      ],
+    });
+    const bytes = scriptRequest(client, lines) + scriptRequest(client, lines) + handshake;
+    const { text } = await sendRaw(c.first.clientPort, bytes, { answers: 3, timeout: 1000 });
+    expect(text.match(/HTTP\/1.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200', 'HTTP/1.1 101']);
+  });
+
+  test('a connection that asks for another protocol again and again is served each time', async () => {
+    const request = scriptRequest(client, {
+      target: '/api/ws/x',
+      headers: ['Connection: Upgrade', 'Upgrade: h2c'],
+    });
+    const { responses } = await sendRaw(c.first.clientPort, request.repeat(30), {
+      answers: 30,
+      timeout: 10_000,
+    });
+    expect(responses.map(({ status }) => status)).toEqual(Array.from({ length: 30 }, () => 200));
   });
 
   test('another protocol than WebSocket is not switched to: the request is served, and so is the next on its connection', async () => {
@@ -271,6 +325,9 @@ describe('A-093 a handshake that must not pass', () => {
 
 describe('A-093 an upstream that does not answer as it should', () => {
   const head = 'Connection: Upgrade\r\nUpgrade: websocket\r\n';
+  const right = (accept: string): string =>
+    `HTTP/1.1 101 X\r\n${head}Sec-WebSocket-Accept: ${accept}\r\n\r\n`;
+  const interim = (times: number): string => 'HTTP/1.1 102 Wait\r\n\r\n'.repeat(times);
   const wrong: Array<[string, (accept: string) => string]> = [
     [
       'another accept key',
@@ -292,26 +349,57 @@ describe('A-093 an upstream that does not answer as it should', () => {
       (accept) =>
         `HTTP/1.1 101 X\r\n${head}Sec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n`,
     ],
+    ['101 without a word of what to switch to', () => 'HTTP/1.1 101 X\r\n\r\n'],
+    ['eleven interim answers', (accept) => interim(11) + right(accept)],
+    ['an accept key twice', (accept) => right(accept).replace(/(Sec-.*\r\n)/, '$1$1')],
+    [
+      'a length and chunks',
+      () => 'HTTP/1.1 200 X\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0',
+    ],
+    ['headers without an end', () => `HTTP/1.1 101 X\r\n${'A: b\r\n'.repeat(10_000)}\r\n`],
     ['noise', () => 'noise\r\n\r\n'],
   ];
 
   test.each(wrong)('%s: 502, no tunnel', async (_name, answer) => {
     upstream.answer = answer;
     const socket = await open();
-    expect(socket.status).toBe(502);
+    expect([socket.status, socket.problem]).toEqual([502, 'upstream-invalid']);
     await socket.ended();
-    await eventually(() => upstream.open === 0);
+  });
+
+  test('ten interim answers may come first', async () => {
+    upstream.answer = (accept) => interim(10) + right(accept);
+    expect((await open()).status).toBe(101);
+  });
+
+  test('one that is not there: 502; one that does not answer: 504', async () => {
+    const away = await open('/api/away/x');
+    expect([away.status, away.problem]).toEqual([502, 'upstream-unreachable']);
+    upstream.answer = () => '';
+    const slow = await open('/api/slow/x');
+    expect([slow.status, slow.problem]).toEqual([504, 'upstream-timeout']);
+    await slow.ended();
+  });
+
+  test('refused and failed handshakes take no place of the session', async () => {
+    upstream.answer = () => 'HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n';
+    for (let i = 0; i < 5; i += 1) expect((await open()).status).toBe(403);
+    upstream.answer = undefined;
+    expect((await open()).status).toBe(101);
   });
 
   test.each([200, 302, 400, 401, 403, 404, 500, 503])(
     '%i is an HTTP answer, without what must not pass',
     async (status) => {
       upstream.answer = () =>
-        `HTTP/1.1 ${String(status)} X\r\nContent-Length: 4\r\nSet-Cookie: own=1\r\nSet-Cookie: theme=dark\r\nServer: secret\r\n\r\nsays`;
+        `HTTP/1.1 ${String(status)} X\r\nContent-Length: 4\r\nSet-Cookie: own=1\r\nSet-Cookie: theme=dark\r\nSet-Cookie: size=1\r\nServer: secret\r\n\r\nsays`;
       const socket = await open();
       await socket.ended();
       expect([socket.status, socket.text]).toEqual([status, 'says']);
-      expect(socket.headers['set-cookie']).toBe('theme=dark');
+      expect(socket.lines.filter((line) => /^set-cookie/i.test(line))).toEqual([
+        'Set-Cookie: theme=dark',
+        'Set-Cookie: size=1',
+      ]);
       expect(socket.headers['server']).toBeUndefined();
       expect(socket.headers['x-content-type-options']).toBe('nosniff');
     },
@@ -319,12 +407,10 @@ describe('A-093 an upstream that does not answer as it should', () => {
 
   test('a reset at any byte of the handshake or of a frame ends the socket, never the process', async () => {
     const { pid } = c.first;
-    const whole = (accept: string): string =>
-      `HTTP/1.1 101 X\r\n${head}Sec-WebSocket-Accept: ${accept}\r\n\r\n`;
-    for (let at = 0; at < whole('x'.repeat(28)).length; at += 3) {
+    for (let at = 0; at < right('x'.repeat(28)).length; at += 3) {
       upstream.answer = (accept) => {
         setImmediate(() => upstream.last.socket.destroy());
-        return whole(accept).slice(0, at);
+        return right(accept).slice(0, at);
       };
       const socket = await open();
       await socket.ended();
@@ -343,17 +429,35 @@ describe('A-093 an upstream that does not answer as it should', () => {
     expect((await client.api('/api/x')).status).toBe(200);
   });
 
+  test('a browser that leaves at any byte of its handshake or of a frame leaves nothing behind', async () => {
+    const { head: bytes } = BrowserSocket.handshake(client, '/api/ws/x');
+    for (let at = 0; at <= bytes.length; at += 20) {
+      const raw = await RawConnection.open(c.first.clientPort);
+      raw.write(bytes.subarray(0, at));
+      if (at % 40 === 0) raw.reset();
+      else raw.end();
+    }
+    const message = frame(OPCODES.text, 'a message that is broken off', { mask: true });
+    for (let at = 0; at < message.length; at += 3) {
+      const socket = await open();
+      socket.socket.write(message.subarray(0, at));
+      await eventually(() => upstream.last.reader.pending === at);
+      if (at % 2 === 0) reset(socket.socket);
+      else socket.socket.end();
+      await eventually(() => upstream.open === 0);
+    }
+  });
+
   test('frames that break every rule are the business of the two ends', async () => {
     const draw = random('noise');
     for (let i = 0; i < 50; i += 1) {
       const socket = await open();
       socket.socket.write(randomBytes(draw.int(1, 300)));
       upstream.last.socket.write(randomBytes(draw.int(1, 300)));
-      if (draw.chance(0.5)) socket.socket.resetAndDestroy();
+      if (draw.chance(0.5)) reset(socket.socket);
       else upstream.last.socket.destroy();
       await socket.ended();
     }
     expect((await client.api('/api/x')).status).toBe(200);
-    await eventually(() => upstream.open === 0);
   });
 });

@@ -1,5 +1,11 @@
 import { formatDuration } from '../config/duration.js';
-import { METHODS, type Config, type ProviderConfig, type RateConfig } from '../config/config.js';
+import {
+  METHODS,
+  type Config,
+  type ProviderConfig,
+  type RateConfig,
+  type RouteConfig,
+} from '../config/config.js';
 import { formatSize } from '../config/size.js';
 import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../oidc/providers.js';
 import { loginSameSite } from '../auth/login-attempts.js';
@@ -143,10 +149,11 @@ function formatRate({ requests, per }: RateConfig): string {
 
 /** One line a route, in the order in which they are matched. */
 function routeRows({ routes }: Config): Row[] {
-  const head = 'path,upstream,methods,token,csrf,body,parallel,streams,rate,cache,headers,cookies'.split(',');
+  const head =
+    'path,upstream,methods,token,csrf,body,parallel,streams,rate,websocket,cache,headers,cookies'.split(',');
   const rows = routes
     .toSorted((a, b) => b.path.length - a.path.length)
-    .map(({ path, upstream, methods, token, csrf, limits, cache, headers, cookies }) => [
+    .map(({ path, upstream, methods, token, csrf, limits, websocket, cache, headers, cookies }) => [
       path,
       `-> ${upstream}`,
       methods.length === METHODS.length ? 'all' : methods.join(' '),
@@ -156,11 +163,20 @@ function routeRows({ routes }: Config): Row[] {
       token === 'none' ? '-' : String(limits.parallel),
       token === 'none' ? '-' : String(limits.eventStreams),
       limits.rate === undefined ? 'any' : formatRate(limits.rate),
+      websocket === undefined ? '-' : webSocketCell(websocket, token),
       cache,
       `+${headers.requestAllow.length}/+${headers.responseAllow.length}${headers.security.frameAncestors === 'self' ? ', may be framed' : ''}`,
       cookies.join(' ') || 'none',
     ]);
   return [head, ...rows];
+}
+
+function webSocketCell(
+  { idle, perSession, keepsSession }: NonNullable<RouteConfig['websocket']>,
+  token: RouteConfig['token'],
+): string {
+  const limits = token === 'none' ? '' : `, ${String(perSession)} a session`;
+  return `${formatDuration(idle)}${limits}${keepsSession ? ', keeps it' : ''}`;
 }
 
 function timeoutRows(config: Config): Row[] {

@@ -45,7 +45,9 @@ export async function start(config: Config): Promise<number> {
   services.proxy.streams.hint();
   services.proxy.sockets.restart();
   services.events.close();
-  await close(server, config.shutdown.drain);
+  await close(server, config.shutdown.drain, () => {
+    services.proxy.sockets.cut();
+  });
   if (admin !== undefined) await close(admin.server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();
@@ -93,8 +95,12 @@ function portOf(server: Server): number | undefined {
   return typeof address === 'object' ? address?.port : undefined;
 }
 
-/** Lets running requests finish, then cuts what is left. */
-async function close(server: Server, drain: number): Promise<void> {
+/**
+ * Lets running requests finish, then cuts what is left.
+ *
+ * @param cutOthers for connections that the server has handed over, and does not know any more
+ */
+async function close(server: Server, drain: number, cutOthers?: () => void): Promise<void> {
   const closed = new Promise<void>((resolve) => {
     server.close(() => {
       resolve();
@@ -106,6 +112,7 @@ async function close(server: Server, drain: number): Promise<void> {
   }, 100);
   const cut = setTimeout(() => {
     server.closeAllConnections();
+    cutOthers?.();
   }, drain);
   await closed;
   clearInterval(sweep);

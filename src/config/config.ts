@@ -48,7 +48,9 @@ export interface RouteConfig {
     readonly rate?: RateConfig | undefined;
   };
   /** undefined: none are opened here. `idle` in milliseconds. */
-  readonly websocket: { readonly idle: number; readonly perSession: number } | undefined;
+  readonly websocket:
+    | { readonly idle: number; readonly perSession: number; readonly keepsSession: boolean }
+    | undefined;
   readonly cache: 'no-store' | 'upstream';
   readonly headers: {
     readonly requestAllow: readonly string[];

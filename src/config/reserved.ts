@@ -65,6 +65,7 @@ export function isReservedRequestHeader(name: string): boolean {
   );
 }
 
+const RESPONSE_HEADER_PREFIXES = ['access-control-', 'sec-websocket-'];
 const RESPONSE_HEADERS = new Set([
   ...HOP_BY_HOP,
   'content-length',
@@ -76,7 +77,7 @@ const RESPONSE_HEADERS = new Set([
 /** Header names a route may not let through from its upstream. */
 export function isReservedResponseHeader(name: string): boolean {
   const plain = name.toLowerCase();
-  return RESPONSE_HEADERS.has(plain) || plain.startsWith('access-control-');
+  return RESPONSE_HEADERS.has(plain) || RESPONSE_HEADER_PREFIXES.some((prefix) => plain.startsWith(prefix));
 }
 
 export function isReservedCookie(name: string): boolean {

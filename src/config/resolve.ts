@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { AdminConfig, Config, ProviderConfig, RouteConfig } from './config.js';
+import { webSocketRules } from './route-schema.js';
 import type { FileConfig } from './schema.js';
 import type { SecretPlace } from './secret-schema.js';
 import { secretRef, type SecretSources } from './secrets.js';
@@ -65,7 +66,7 @@ function resolveAdmin(written: NonNullable<FileConfig['admin']>, folder: string)
 
 function resolveWebSocket(written: FileConfig['routes'][number]['websocket']): RouteConfig['websocket'] {
   if (written === false) return undefined;
-  return written === true ? { idle: 300_000, perSession: 16 } : written;
+  return written === true ? webSocketRules.parse({}) : written;
 }
 
 /** The final slash decides whether the prefix is replaced, so none may be added to a bare origin. */

@@ -52,6 +52,25 @@ const routePath = checked(z.string(), (path) => {
   };
 });
 
+/** `websocket: true` is this with nothing written. */
+export const webSocketRules = z.strictObject({
+  idle: setting(duration('1s', '24h').prefault('5m'), {
+    description:
+      'Longest silence in both directions; then the socket is closed with 1001. Pings count as well.',
+    example: '5m',
+  }),
+  perSession: setting(z.int().min(1).max(10_000).prefault(16), {
+    description: 'How many one session may have open at once on this route in one process. More are 429.',
+    example: 16,
+  }),
+  keepsSession: setting(z.boolean().prefault(false), {
+    description:
+      'Whether messages that the browser sends count as use of the session and move its idle expiry, as requests do. Without ' +
+      'it only the handshake does. What the browser answers by itself, such as pongs, never counts.',
+    example: true,
+  }),
+});
+
 const route = z
   .strictObject({
     path: setting(routePath, {
@@ -140,31 +159,13 @@ const route = z
       })
       .prefault({})
       .meta({ description: 'What one caller may ask for.' }),
-    websocket: setting(
-      z
-        .union([
-          z.boolean(),
-          z.strictObject({
-            idle: setting(duration('1s', '24h').prefault('5m'), {
-              description: 'Longest silence in both directions. Pings count as well.',
-              example: '5m',
-            }),
-            perSession: setting(z.int().min(1).max(10_000).prefault(16), {
-              description:
-                'How many one session may have open at once on this route in one process. More are 429.',
-              example: 16,
-            }),
-          }),
-        ])
-        .prefault(false),
-      {
-        description:
-          'Whether WebSockets may be opened here. The `Origin` must be that of `publicUrl` or one of `cors.origins`, whatever ' +
-          '`csrf` is. The access token goes along in the handshake and nowhere else; open sockets do not keep the session ' +
-          'alive, and end with it (close code 4401).',
-        example: true,
-      },
-    ),
+    websocket: setting(z.union([z.boolean(), webSocketRules]).prefault(false), {
+      description:
+        'Whether WebSockets may be opened here; `true` is all its settings at their defaults. The `Origin` must be that of ' +
+        '`publicUrl` or one of `cors.origins`, whatever `csrf` and `methods` are. The access token goes along in the ' +
+        'handshake and nowhere else. The sockets of a session end with it (close code 4401).',
+      example: true,
+    }),
     cache: setting(z.enum(['no-store', 'upstream']).prefault('no-store'), {
       description: 'Whether answers are marked `no-store`, or keep the caching headers of the upstream.',
       example: 'no-store',

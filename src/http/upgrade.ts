@@ -1,14 +1,44 @@
-import type { IncomingMessage, OutgoingMessage, Server } from 'node:http';
+import { ServerResponse, type IncomingMessage, type OutgoingMessage, type Server } from 'node:http';
 import type { Socket } from 'node:net';
 
+/** Milliseconds for the last answer on a connection to be read. */
+const LINGER = 2000;
+
 /**
- * Node hands a connection over as soon as it has read a request for another protocol, even while the request before is being
- * answered. Nothing may be written into that answer.
+ * Node hands a connection over as soon as it has read a request for another protocol, even while requests before it are being
+ * answered. Nothing may be written into those answers.
  */
-export function afterAnswer(socket: Socket, then: () => void): void {
+export function afterAnswers(socket: Socket, then: () => void): void {
   const { _httpMessage: current } = socket as { _httpMessage?: OutgoingMessage | null };
-  if (current == null) then();
-  else current.once('close', then);
+  if (current != null) {
+    current.once('close', () => {
+      afterAnswers(socket, then);
+    });
+    return;
+  }
+  // Set for the wait for a next request.
+  socket.setTimeout(0);
+  then();
+}
+
+/**
+ * An answer in HTTP on a connection that Node has handed over, and the last one there: our side ends behind it, and the other
+ * has a moment to read it.
+ */
+export function answerOn(socket: Socket, request: IncomingMessage): ServerResponse {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket);
+  response.once('finish', () => {
+    socket.end();
+    // What still comes is read by nobody, and must not turn the end into a reset.
+    socket.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER);
+    socket.once('close', () => {
+      clearTimeout(timer);
+    });
+  });
+  return response;
 }
 
 /**
@@ -29,6 +59,8 @@ export function serveWithoutUpgrade(
     const name = rawHeaders[i] ?? '';
     if (name.toLowerCase() !== 'upgrade') lines.push(`${name}: ${rawHeaders[i + 1] ?? ''}`);
   }
+  // Those of the first reading would pile up on a connection that asks again and again.
+  for (const event of ['error', 'timeout']) socket.removeAllListeners(event);
   socket.unshift(Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), head]));
   server.emit('connection', socket);
 }

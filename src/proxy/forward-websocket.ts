@@ -1,18 +1,20 @@
-import { request as httpRequest, ServerResponse, type IncomingMessage } from 'node:http';
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import type { Duplex } from 'node:stream';
+import type { Socket } from 'node:net';
+import { CloakroomError } from '../errors.js';
 import type { OpenSession } from '../store/session-records.js';
+import { MOST_INTERIM_ANSWERS } from './early-hints.js';
 import { browserResponseHeaders } from './headers.js';
 import { reasonPhrase } from './reason-phrase.js';
 import type { Route, WebSocketRules } from './route-table.js';
-import { isAccepted, type Handshake } from './websocket-handshake.js';
+import { handshakeHeaders, isAccepted, type Handshake } from './websocket-handshake.js';
 import type { WebSockets } from './websockets.js';
 
 export interface Tunneling {
   request: IncomingMessage;
   /** Answers on the socket of the browser as long as that speaks HTTP. */
   response: ServerResponse;
-  socket: Duplex;
+  socket: Socket;
   /** What came behind the request in one packet with it. */
   head: Buffer;
   handshake: Handshake;
@@ -26,6 +28,8 @@ export interface Tunneling {
   security: readonly (readonly [string, string])[];
   session: OpenSession | undefined;
   sockets: WebSockets;
+  /** Called whenever the browser sends data; undefined: that is no use of the session. */
+  used: (() => void) | undefined;
   /** The upstream failed before a byte of its answer went on. */
   failed: (error: unknown) => void;
   /** Called once, when the tunnel or the answer is over. */
@@ -39,110 +43,101 @@ export interface Tunneling {
  * @see RFC 6455 section 4
  */
 export function forwardWebSocket(tunneling: Tunneling): void {
-  const { request, response, socket, handshake, route, path, headers, failed, over } = tunneling;
-  const { origin: said } = request.headers;
+  const { request, response, socket, head, handshake, route, sockets, session, used, over } = tunneling;
   const origin = new URL(route.origin);
+  const said = request.headers.origin;
   const send = origin.protocol === 'https:' ? httpsRequest : httpRequest;
   const upstream = send({
     host: origin.hostname.replace(/^\[|\]$/g, ''),
     port: origin.port,
-    path,
+    path: tunneling.path,
     method: 'GET',
+    // A connection of its own: it will not come back to a pool.
     agent: false,
-    // The origin has been checked; many an upstream wants to see it.
-    headers: ['host', origin.host, ...headers, 'origin', said ?? '', ...handshakeHeaders(handshake)],
+    headers: [
+      ...['host', origin.host, ...tunneling.headers, ...handshakeHeaders(handshake)],
+      // It has been checked, and many an upstream wants to see it.
+      ...(said === undefined || route.requestAllow.has('origin') ? [] : ['origin', said]),
+    ],
   });
   let isOver = false;
   const finish = (): void => {
-    if (isOver) return;
     isOver = true;
     clearTimeout(timer);
+    socket.removeListener('end', left);
     socket.removeListener('close', left);
+  };
+  const end = (): void => {
+    if (isOver) return;
+    finish();
     over();
+    upstream.destroy();
   };
   const fail = (error: unknown): void => {
     if (isOver) return;
-    finish();
-    upstream.destroy();
+    end();
     if (response.headersSent) socket.destroy();
-    else failed(error);
+    else tunneling.failed(error);
   };
   const left = (): void => {
-    finish();
-    upstream.destroy();
+    end();
+    socket.destroy();
   };
   const timer = setTimeout(() => {
-    fail(Object.assign(new Error('no answer to the handshake'), { code: 'UND_ERR_HEADERS_TIMEOUT' }));
+    fail(new CloakroomError('upstream-timeout'));
   }, route.answerWithin);
+  socket.once('end', left);
   socket.once('close', left);
-  upstream.once('error', fail);
+  let interim = 0;
+  upstream.on('information', () => {
+    interim += 1;
+    if (interim > MOST_INTERIM_ANSWERS) fail(new CloakroomError('upstream-invalid'));
+  });
+  upstream.on('error', fail);
   upstream.once('upgrade', (answer, upstreamSocket, upstreamHead) => {
-    clearTimeout(timer);
+    upstreamSocket.on('error', () => upstreamSocket.destroy());
     if (isOver || !isAccepted(handshake, answer.headers)) {
       upstreamSocket.destroy();
-      fail(Object.assign(new Error('not the answer to this handshake'), { code: 'UND_ERR_RES_UPGRADE' }));
+      fail(new CloakroomError('upstream-invalid'));
       return;
     }
-    socket.removeListener('close', left);
-    response.detachSocket(socket as never);
+    finish();
+    response.detachSocket(socket);
     socket.write(switchingHead(tunneling, answer));
-    tunneling.sockets.join({
-      browser: socket,
-      upstream: upstreamSocket,
-      browserHead: tunneling.head,
-      upstreamHead,
-      session: tunneling.session,
-      idle: tunneling.websocket.idle,
-      over: finish,
+    sockets.join({
+      ...{ browser: socket, upstream: upstreamSocket, browserHead: head, upstreamHead },
+      ...{ session, used, over, idle: tunneling.websocket.idle },
     });
   });
   upstream.once('response', (answer) => {
     clearTimeout(timer);
-    passAnswer(tunneling, answer, finish);
+    // Switches without saying to what.
+    if (answer.statusCode === 101) {
+      fail(new CloakroomError('upstream-invalid'));
+      return;
+    }
+    upstream.setTimeout(route.idle, () => {
+      fail(new CloakroomError('upstream-timeout'));
+    });
+    answer.once('error', fail);
+    response.once('close', end);
+    try {
+      const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
+      const status = answer.statusCode ?? 502;
+      response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
+      answer.pipe(response);
+    } catch (error) {
+      // What one parser takes need not be what may be sent.
+      fail(error);
+    }
   });
   upstream.end();
 }
 
-function handshakeHeaders({ key, protocols, extensions }: Handshake): string[] {
-  const headers = ['connection', 'Upgrade', 'upgrade', 'websocket'];
-  headers.push('sec-websocket-version', '13', 'sec-websocket-key', key);
-  if (protocols !== undefined) headers.push('sec-websocket-protocol', protocols);
-  if (extensions !== undefined) headers.push('sec-websocket-extensions', extensions);
-  return headers;
-}
-
-/** The 101 for the browser: the handshake's own lines, and what any answer of an upstream may bring. */
-function switchingHead(tunneling: Tunneling, answer: IncomingMessage): Buffer {
-  const { handshake, requestId, route } = tunneling;
-  const lines = ['HTTP/1.1 101 Switching Protocols', 'connection: Upgrade', 'upgrade: websocket'];
-  const accept = answer.headers['sec-websocket-accept'] ?? '';
-  const protocol = answer.headers['sec-websocket-protocol'];
-  const extensions = answer.headers['sec-websocket-extensions'];
-  lines.push(`sec-websocket-accept: ${accept}`, `x-request-id: ${requestId}`);
-  if (protocol !== undefined) lines.push(`sec-websocket-protocol: ${protocol}`);
-  if (extensions !== undefined && handshake.extensions !== undefined) {
-    lines.push(`sec-websocket-extensions: ${extensions}`);
-  }
-  const others = browserResponseHeaders({
-    rawHeaders: answer.rawHeaders,
-    allow: new Set(),
-    cookies: route.cookies,
-    cache: 'upstream',
-    vary: [],
-    requestId,
-    security: [],
-  });
-  for (let i = 0; i < others.length; i += 2) {
-    if (others[i]?.toLowerCase() === 'set-cookie') lines.push(`set-cookie: ${others[i + 1] ?? ''}`);
-  }
-  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
-}
-
-/** The upstream did not want to: its answer is an HTTP answer like any other. */
-function passAnswer(tunneling: Tunneling, answer: IncomingMessage, finish: () => void): void {
-  const { response, route, requestId, security, socket } = tunneling;
-  const headers = browserResponseHeaders({
-    rawHeaders: answer.rawHeaders,
+/** A handshake is answered under the rules for any answer, whether it opens the tunnel or not. */
+function answerHeaders({ route, requestId, security }: Tunneling, { rawHeaders }: IncomingMessage): string[] {
+  return browserResponseHeaders({
+    rawHeaders,
     allow: route.responseAllow,
     cookies: route.cookies,
     cache: route.cache,
@@ -150,11 +145,15 @@ function passAnswer(tunneling: Tunneling, answer: IncomingMessage, finish: () =>
     requestId,
     security,
   });
-  response.setHeader('connection', 'close');
-  const status = answer.statusCode ?? 502;
-  response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
-  answer.pipe(response);
-  answer.once('error', () => socket.destroy());
-  answer.once('aborted', () => socket.destroy());
-  response.once('close', finish);
+}
+
+function switchingHead(tunneling: Tunneling, answer: IncomingMessage): Buffer {
+  const lines = ['HTTP/1.1 101 Switching Protocols', 'connection: Upgrade', 'upgrade: websocket'];
+  const headers = answerHeaders(tunneling, answer);
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] ?? '';
+    // There is no body (RFC 9110 section 8.6).
+    if (name.toLowerCase() !== 'content-length') lines.push(`${name}: ${headers[i + 1] ?? ''}`);
+  }
+  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }

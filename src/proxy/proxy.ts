@@ -1,4 +1,4 @@
-import { ServerResponse, type IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Config } from '../config/config.js';
 import type { LiveSessions } from '../endings/live-sessions.js';
@@ -8,6 +8,7 @@ import type { TrustedProxies } from '../http/client-address.js';
 import { logRefusal } from '../http/log-refusal.js';
 import { sendProblem } from '../http/problem.js';
 import { awaitsContinue } from '../http/request-check.js';
+import { answerOn } from '../http/upgrade.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
@@ -19,6 +20,7 @@ import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { forwardWebSocket } from './forward-websocket.js';
 import { upstreamRequestHeaders } from './headers.js';
+import type { Parallel } from './parallel.js';
 import { RouteTable, type Route } from './route-table.js';
 import { wantsTrailers } from './trailers.js';
 import { upstreamError } from './upstream-errors.js';
@@ -31,6 +33,7 @@ export class Proxy {
   readonly streams: EventStreams;
   readonly sockets: WebSockets;
   readonly #config: Config;
+  readonly #sessions: SessionsService;
   readonly #admission: Admission;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
@@ -48,6 +51,7 @@ export class Proxy {
     logger: Logger;
   }) {
     this.#config = parts.config;
+    this.#sessions = parts.sessions;
     this.#admission = new Admission(parts.sessions, parts.cookie, parts.trusted);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
@@ -69,10 +73,8 @@ export class Proxy {
   /** @param head what came behind the request in one packet with it */
   upgrade(request: IncomingMessage, socket: Socket, head: Buffer, route: Route, target: Target): void {
     // Until the upstream has agreed the browser is spoken to in HTTP.
-    const response = new ServerResponse(request);
-    response.shouldKeepAlive = false;
-    response.assignSocket(socket);
-    socket.on('error', () => socket.destroy());
+    const response = answerOn(socket, request);
+    this.sockets.take(socket);
     this.#tunnel(request, response, { socket, head }, route, target).catch((error: unknown) => {
       this.#refuse(request, response, error);
     });
@@ -86,28 +88,34 @@ export class Proxy {
     target: Target,
   ): Promise<void> {
     const { websocket } = route;
-    const handshake = readHandshake(request);
-    if (websocket === undefined || handshake === undefined) throw new CloakroomError('bad-request');
+    if (websocket === undefined) throw new CloakroomError('not-found');
     checkWebSocketOrigin(request, this.#config);
+    const handshake = readHandshake(request);
     const admitted = await this.#admission.admit(request, route, websocket.perSession);
-    const leave = (): void => {
-      if (admitted !== undefined) websocket.perSession.leave(admitted.session.handle);
-    };
-    if (socket.destroyed) {
+    const { session } = admitted ?? {};
+    const leave = departure(websocket.perSession, session?.handle);
+    // The browser may have left while we were asking; nothing must reach the upstream then.
+    if (socket.destroyed || socket.readableEnded) {
       leave();
+      socket.destroy();
       return;
     }
-    forwardWebSocket({
-      ...{ request, response, socket, head, handshake, route, websocket },
-      ...this.#onward(request, route, target, admitted?.accessToken),
-      security: route.security,
-      session: admitted?.session,
-      sockets: this.sockets,
-      failed: (error) => {
-        this.#refuse(request, response, upstreamError(error));
-      },
-      over: leave,
-    });
+    try {
+      forwardWebSocket({
+        ...{ request, response, socket, head, handshake, route, websocket, session },
+        ...this.#onward(request, route, target, admitted?.accessToken),
+        security: route.security,
+        sockets: this.sockets,
+        used: websocket.keepsSession && session !== undefined ? this.#sessions.use(session) : undefined,
+        failed: (error) => {
+          this.#refuse(request, response, upstreamError(error));
+        },
+        over: leave,
+      });
+    } catch (error) {
+      leave();
+      throw error;
+    }
   }
 
   async #serve(
@@ -193,4 +201,11 @@ export class Proxy {
       clearing: error.clearSession ? this.#cookie.clearingDead(request.headers.cookie) : [],
     });
   }
+}
+
+/** Holds on to nothing else of a handshake: it is kept for as long as the socket is open. */
+function departure(perSession: Parallel, handle: string | undefined): () => void {
+  return () => {
+    if (handle !== undefined) perSession.leave(handle);
+  };
 }

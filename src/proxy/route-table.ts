@@ -11,6 +11,8 @@ export interface WebSocketRules {
   /** Milliseconds without a byte in either direction. */
   idle: number;
   perSession: Parallel;
+  /** Whether data that the browser sends counts as use of its session. */
+  keepsSession: boolean;
 }
 
 /** A route as the proxy uses it: everything that can be computed before the first request is. */
@@ -102,6 +104,7 @@ function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
     websocket: config.websocket && {
       idle: config.websocket.idle,
       perSession: new Parallel(config.websocket.perSession),
+      keepsSession: config.websocket.keepsSession,
     },
     agent: new Agent({ connect: { timeout: connect }, headersTimeout: firstByte, bodyTimeout: idle }),
     crossOrigin: routeAccess({

@@ -19,18 +19,21 @@ export const UPLOAD_TOO_LARGE = 'CLOAKROOM_UPLOAD_TOO_LARGE';
 /** Our own: the session has as many event streams open as it may. */
 export const STREAMS_TOO_MANY = 'CLOAKROOM_STREAMS_TOO_MANY';
 
-/** The parser's errors come without a code. */
+/** Errors of undici's parser come without a code, those of Node's with one that begins like this. */
 const PARSER_ERROR = 'HTTPParserError';
+const PARSER_CODES = 'HPE_';
 
 /** What a failure between us and an upstream is called towards the browser. Decided by code or kind, never by message. */
 export function upstreamError(error: unknown): CloakroomError {
+  if (error instanceof CloakroomError) return error;
   const code = String((error as { code?: unknown } | undefined)?.code);
   if (code === UPLOAD_STALLED) return new CloakroomError('request-timeout', { cause: error });
   if (code === UPLOAD_TOO_LARGE) return new CloakroomError('payload-too-large', { cause: error });
   if (code === STREAMS_TOO_MANY) return new CloakroomError('too-many-requests', { retryAfter: 1 });
   if (TIMEOUTS.has(code)) return new CloakroomError('upstream-timeout', { cause: error });
-  if (INVALID.has(code) || (error as { name?: unknown } | undefined)?.name === PARSER_ERROR)
-    return new CloakroomError('upstream-invalid', { cause: error });
+  const isUnparsable =
+    code.startsWith(PARSER_CODES) || (error as { name?: unknown } | undefined)?.name === PARSER_ERROR;
+  if (INVALID.has(code) || isUnparsable) return new CloakroomError('upstream-invalid', { cause: error });
   return new CloakroomError('upstream-unreachable', { cause: error });
 }
 

@@ -6,7 +6,6 @@ export const CLOSE_CODES = { away: 1001, restart: 1012, sessionEnded: 4401 } as 
 const OPCODE_CLOSE = 0x8;
 const FINAL = 0x80;
 const MASKED = 0x80;
-const LONGEST_HEADER = 14;
 
 /**
  * A close frame (RFC 6455 section 5.5.1).
@@ -24,23 +23,31 @@ export function closeFrame(code: number, reason: string, mask: boolean): Buffer 
   return Buffer.concat([Buffer.from([FINAL | OPCODE_CLOSE, MASKED | payload.length]), key, payload]);
 }
 
-/** Follows one direction of a connection from frame to frame without looking into them. */
+/**
+ * Follows one direction of a connection from frame to frame without looking into them (RFC 6455 section 5.2). Of a header it
+ * reads the opcode, the length and whether a masking key follows; whether a frame is allowed is the business of the two ends.
+ */
 export class FrameBorders {
   /** Of the frame that goes by: bytes of its payload still to come. */
   #left = 0;
   /** The bytes of a header that is not complete yet. */
-  readonly #header = Buffer.alloc(LONGEST_HEADER);
-  #headerLength = 0;
-  #closed = false;
+  #begun: Buffer | undefined;
+  #isClosed = false;
+  #dataFrames = 0;
 
   /** True where a frame of ours would stand between two others, and be read. */
   get isBetween(): boolean {
-    return this.#left === 0 && this.#headerLength === 0 && !this.#closed;
+    return this.#left === 0 && this.#begun === undefined && !this.#isClosed;
   }
 
-  /** A close frame went by: nothing may follow it (section 5.5.1). */
+  /** A close frame began: nothing may follow it (section 5.5.1). */
   get isClosed(): boolean {
-    return this.#closed;
+    return this.#isClosed;
+  }
+
+  /** Frames that were no control frames. */
+  get dataFrames(): number {
+    return this.#dataFrames;
   }
 
   /**
@@ -48,39 +55,48 @@ export class FrameBorders {
    * @returns how many bytes of the chunk went by
    */
   passed(chunk: Buffer, toNextBorder = false): number {
+    const before = this.#begun?.length ?? 0;
+    const bytes = this.#begun === undefined ? chunk : Buffer.concat([this.#begun, chunk]);
+    this.#begun = undefined;
     let at = 0;
-    while (at < chunk.length && !(toNextBorder && this.isBetween)) {
+    // A header that has begun belongs to the frame that goes by.
+    while (at < bytes.length && !(toNextBorder && this.#left === 0 && (at > 0 || before === 0))) {
       if (this.#left > 0) {
-        const skipped = Math.min(this.#left, chunk.length - at);
+        const skipped = Math.min(this.#left, bytes.length - at);
         this.#left -= skipped;
         at += skipped;
         continue;
       }
-      this.#header[this.#headerLength] = chunk[at] ?? 0;
-      this.#headerLength += 1;
-      at += 1;
-      if (this.#headerLength === headerLength(this.#header, this.#headerLength)) this.#begin();
+      const length = headerLength(bytes, at);
+      if (length === undefined || at + length > bytes.length) {
+        // Copied: a slice would keep the whole chunk in memory.
+        this.#begun = Buffer.from(bytes.subarray(at));
+        return chunk.length;
+      }
+      this.#begin(bytes, at);
+      at += length;
     }
-    return at;
+    return at - before;
   }
 
-  #begin(): void {
-    if (((this.#header[0] ?? 0) & 0x0f) === OPCODE_CLOSE) this.#closed = true;
-    this.#left = payloadLength(this.#header);
-    this.#headerLength = 0;
+  #begin(bytes: Buffer, at: number): void {
+    const opcode = (bytes[at] ?? 0) & 0x0f;
+    if (opcode === OPCODE_CLOSE) this.#isClosed = true;
+    else if (opcode < OPCODE_CLOSE) this.#dataFrames += 1;
+    this.#left = payloadLength(bytes, at);
   }
 }
 
 /** @returns undefined while too little of it is known */
-function headerLength(header: Buffer, known: number): number | undefined {
-  if (known < 2) return undefined;
-  const second = header[1] ?? 0;
+function headerLength(bytes: Buffer, at: number): number | undefined {
+  const second = bytes[at + 1];
+  if (second === undefined) return undefined;
   const length = second & 0x7f;
   return 2 + (length === 127 ? 8 : length === 126 ? 2 : 0) + ((second & MASKED) === 0 ? 0 : 4);
 }
 
-function payloadLength(header: Buffer): number {
-  const length = (header[1] ?? 0) & 0x7f;
+function payloadLength(bytes: Buffer, at: number): number {
+  const length = (bytes[at + 1] ?? 0) & 0x7f;
   if (length < 126) return length;
-  return length === 126 ? header.readUInt16BE(2) : Number(header.readBigUInt64BE(2));
+  return length === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2));
 }

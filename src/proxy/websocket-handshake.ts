@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { CloakroomError } from '../errors.js';
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+const VERSION = '13';
 /** 16 bytes in Base64. */
 const KEY = /^[A-Za-z0-9+/]{21}[AQgw]==$/;
 const TOKENS = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+)*$/;
@@ -19,23 +21,38 @@ export function asksForWebSocket({ headers }: IncomingMessage): boolean {
 }
 
 /**
- * Reads the opening handshake of a client (RFC 6455 section 4.2.1).
- * @returns undefined for what is none
+ * Reads the opening handshake of a client (RFC 6455 section 4.2.1). Lines that may stand there once and are repeated have
+ * been joined by Node, and are then none of the values that are looked for.
+ *
+ * @throws {CloakroomError} `bad-request`, saying what is wrong
  */
-export function readHandshake(request: IncomingMessage): Handshake | undefined {
-  const { headers, method, httpVersion, rawHeaders } = request;
-  if (method !== 'GET' || httpVersion !== '1.1' || !asksForWebSocket(request)) return undefined;
-  if (!names(headers.connection, 'upgrade') || headers['sec-websocket-version'] !== '13') return undefined;
-  // A body would be taken for frames.
-  if (headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0')
-    return undefined;
-  const key = headers['sec-websocket-key'] ?? '';
-  if (!KEY.test(key) || isRepeated(rawHeaders, 'sec-websocket-key') || isRepeated(rawHeaders, 'upgrade')) {
-    return undefined;
+export function readHandshake(request: IncomingMessage): Handshake {
+  const { headers, method, httpVersion } = request;
+  if (method !== 'GET' || httpVersion !== '1.1') throw refused('It is a GET of HTTP/1.1.');
+  if (!names(headers.connection, 'upgrade')) throw refused('"Connection" must name "Upgrade".');
+  if (headers['sec-websocket-version'] !== VERSION) {
+    throw refused(`"Sec-WebSocket-Version" must be ${VERSION}.`);
   }
+  // It would be taken for frames.
+  if (headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0') {
+    throw refused('It has no body.');
+  }
+  const key = headers['sec-websocket-key'] ?? '';
+  if (!KEY.test(key)) throw refused('"Sec-WebSocket-Key" must be 16 bytes in Base64.');
   const protocols = headers['sec-websocket-protocol'];
-  if (protocols !== undefined && !TOKENS.test(protocols)) return undefined;
+  if (protocols !== undefined && !TOKENS.test(protocols)) {
+    throw refused('"Sec-WebSocket-Protocol" must be a list of names.');
+  }
   return { key, protocols, extensions: headers['sec-websocket-extensions'] };
+}
+
+/** The header lines by which the upstream is asked for the same, as name and value in turns. */
+export function handshakeHeaders({ key, protocols, extensions }: Handshake): string[] {
+  const headers = ['connection', 'Upgrade', 'upgrade', 'websocket'];
+  headers.push('sec-websocket-version', VERSION, 'sec-websocket-key', key);
+  if (protocols !== undefined) headers.push('sec-websocket-protocol', protocols);
+  if (extensions !== undefined) headers.push('sec-websocket-extensions', extensions);
+  return headers;
 }
 
 /** Whether an upstream's 101 is the answer to this handshake (RFC 6455 section 4.1). */
@@ -59,8 +76,8 @@ function names(list: string | undefined, wanted: string, foldCase = true): boole
   return list?.split(',').some((name) => fold(name.trim()) === fold(wanted)) === true;
 }
 
-function isRepeated(rawHeaders: readonly string[], name: string): boolean {
-  let count = 0;
-  for (let i = 0; i < rawHeaders.length; i += 2) if (rawHeaders[i]?.toLowerCase() === name) count += 1;
-  return count > 1;
+function refused(detail: string): CloakroomError {
+  return new CloakroomError('bad-request', {
+    public: { reason: 'handshake', detail: `This is no opening handshake of a WebSocket. ${detail}` },
+  });
 }

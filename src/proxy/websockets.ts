@@ -9,34 +9,40 @@ export interface Ends {
   /** What had arrived behind the heads of the handshake. */
   browserHead: Buffer;
   upstreamHead: Buffer;
-  /** undefined: nobody's, and ends with nobody's session. */
+  /** undefined: nobody's, and ends with the process at the latest. */
   session: OpenSession | undefined;
   /** Milliseconds without a byte in either direction. */
   idle: number;
+  /** Called whenever the browser sends data; undefined: that is no use of the session. */
+  used: (() => void) | undefined;
   over: () => void;
 }
 
-/** Milliseconds for the last frame to go out and to be answered. */
+/** Milliseconds for the last bytes to go out and to be answered. A side that does not take them is cut off then. */
 const LEAVE_WITHIN = 1000;
 
-/** The WebSockets that are joined in this process: none outlives its session. */
+/** The WebSockets of this process: none outlives its session. */
 export class WebSockets {
   readonly #live: LiveSessions;
   readonly #open = new Set<Tunnel>();
+  /** Connections of browsers, from the handshake on. */
+  readonly #taken = new Set<Duplex>();
+  #isLeaving = false;
 
   constructor(live: LiveSessions) {
     this.#live = live;
   }
 
-  get count(): number {
-    return this.#open.size;
+  /** A connection that the server does not know any more, and would not close. */
+  take(browser: Duplex): void {
+    this.#taken.add(browser);
+    browser.once('close', () => this.#taken.delete(browser));
   }
 
   join(ends: Ends): void {
     const tunnel = new Tunnel(ends, () => {
       this.#open.delete(tunnel);
       unwatch?.();
-      ends.over();
     });
     const unwatch =
       ends.session &&
@@ -47,11 +53,18 @@ export class WebSockets {
       });
     this.#open.add(tunnel);
     tunnel.start();
+    if (this.#isLeaving) tunnel.close(CLOSE_CODES.restart, 'restart');
   }
 
-  /** Sends every browser away, to come back to another replica. */
+  /** Sends every browser away, to come back to another replica; those as well that are still to be joined. */
   restart(): void {
+    this.#isLeaving = true;
     for (const tunnel of this.#open) tunnel.close(CLOSE_CODES.restart, 'restart');
+  }
+
+  /** Ends what is left, handshakes included. */
+  cut(): void {
+    for (const browser of this.#taken) browser.destroy();
   }
 }
 
@@ -60,9 +73,10 @@ class Tunnel {
   readonly #over: () => void;
   readonly #toBrowser = new FrameBorders();
   readonly #toUpstream = new FrameBorders();
-  #silence: NodeJS.Timeout | undefined;
+  #timer: NodeJS.Timeout | undefined;
   /** What is still to be said to the browser, once the frame that goes by is over. */
   #goodbye: Buffer | undefined;
+  #isLeaving = false;
   #closed = 0;
 
   constructor(ends: Ends, over: () => void) {
@@ -72,8 +86,8 @@ class Tunnel {
 
   start(): void {
     const { browser, upstream, browserHead, upstreamHead, idle } = this.#ends;
-    this.#silence = setTimeout(() => {
-      this.#cut();
+    this.#timer = setTimeout(() => {
+      this.close(CLOSE_CODES.away, 'idle');
     }, idle);
     this.#join(browser, upstream, browserHead, (chunk) => {
       this.#fromBrowser(chunk);
@@ -86,76 +100,106 @@ class Tunnel {
   /** Closes both ends as the protocol wants it, and by force where that takes too long. */
   close(code: number, reason: string): void {
     if (this.#goodbye !== undefined) return;
-    const { upstream } = this.#ends;
+    const { browser, upstream } = this.#ends;
     this.#goodbye = closeFrame(code, reason, false);
     // Not a byte of the browser reaches the upstream any more, not even the rest of a frame.
-    if (this.#toUpstream.isBetween) upstream.end(closeFrame(CLOSE_CODES.away, '', true));
+    if (this.#toUpstream.isBetween && canWrite(upstream)) {
+      upstream.write(closeFrame(CLOSE_CODES.away, '', true));
+    }
     this.#sayGoodbye();
-    this.#cutLater();
+    // Its answer is to be read, however slow the upstream was.
+    browser.resume();
+    this.#cutSoon();
   }
 
   #fromBrowser(chunk: Buffer): void {
     if (this.#goodbye !== undefined) return;
+    const { dataFrames } = this.#toUpstream;
     this.#toUpstream.passed(chunk);
-    write(this.#ends.browser, this.#ends.upstream, chunk);
+    this.#pass(this.#ends.browser, this.#ends.upstream, chunk);
+    // Control frames do not count: a browser answers pings with nobody in front of it.
+    if (this.#toUpstream.dataFrames > dataFrames) this.#ends.used?.();
   }
 
   #fromUpstream(chunk: Buffer): void {
     const { browser, upstream } = this.#ends;
     // In the goodbye the rest of one frame goes by, and not a byte of the next.
     const length = this.#toBrowser.passed(chunk, this.#goodbye !== undefined);
-    if (length > 0) write(upstream, browser, length === chunk.length ? chunk : chunk.subarray(0, length));
+    if (length > 0)
+      this.#pass(upstream, browser, length === chunk.length ? chunk : chunk.subarray(0, length));
     this.#sayGoodbye();
   }
 
   #sayGoodbye(): void {
-    const { browser } = this.#ends;
-    if (this.#goodbye === undefined || browser.writableEnded) return;
-    if (this.#toBrowser.isBetween) browser.end(this.#goodbye);
+    if (this.#goodbye === undefined) return;
+    const { browser, upstream } = this.#ends;
+    // Behind a close frame of the upstream nothing more can be said.
+    if (this.#toBrowser.isBetween) end(browser, this.#goodbye);
+    else if (this.#toBrowser.isClosed) end(browser);
+    else return;
+    // Not before: it may still have the rest of a frame to send.
+    end(upstream);
   }
 
   #join(from: Duplex, to: Duplex, head: Buffer, pass: (chunk: Buffer) => void): void {
     if (head.length > 0) pass(head);
-    from.on('data', (chunk: Buffer) => {
-      this.#silence?.refresh();
-      pass(chunk);
-    });
+    from.on('data', pass);
     from.once('end', () => {
-      to.end();
+      this.#endBehind(to);
     });
     from.once('error', () => {
       to.destroy();
     });
     from.once('close', () => {
-      to.end();
       this.#closed += 1;
-      if (this.#closed === 1) this.#cutLater();
-      else this.#finish();
+      if (this.#closed === 2) this.#finish();
+      else this.#endBehind(to);
     });
   }
 
-  /** The last bytes may still go out; a side that does not take them is cut off. */
-  #cutLater(): void {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => {
-      this.#cut();
+  /** What was sent before the end still goes out, as slowly as it is read. */
+  #endBehind(to: Duplex): void {
+    end(to);
+    if (to.writableFinished) this.#cutSoon();
+    else {
+      to.once('finish', () => {
+        this.#cutSoon();
+      });
+    }
+  }
+
+  /** A side that reads slowly slows down the one that sends. */
+  #pass(from: Duplex, to: Duplex, chunk: Buffer): void {
+    if (!this.#isLeaving) this.#timer?.refresh();
+    if (!canWrite(to) || to.write(chunk)) return;
+    from.pause();
+    to.once('drain', () => {
+      if (!this.#isLeaving) this.#timer?.refresh();
+      from.resume();
+    });
+  }
+
+  #cutSoon(): void {
+    if (this.#isLeaving || this.#closed === 2) return;
+    this.#isLeaving = true;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#ends.browser.destroy();
+      this.#ends.upstream.destroy();
     }, LEAVE_WITHIN);
   }
 
-  #cut(): void {
-    this.#ends.browser.destroy();
-    this.#ends.upstream.destroy();
-  }
-
   #finish(): void {
-    clearTimeout(this.#silence);
+    clearTimeout(this.#timer);
     this.#over();
+    this.#ends.over();
   }
 }
 
-/** A side that reads slowly slows down the one that sends. */
-function write(from: Duplex, to: Duplex, chunk: Buffer): void {
-  if (to.writableEnded || to.destroyed || to.write(chunk)) return;
-  from.pause();
-  to.once('drain', () => from.resume());
+function canWrite(socket: Duplex): boolean {
+  return !socket.writableEnded && !socket.destroyed;
+}
+
+function end(socket: Duplex, lastBytes?: Buffer): void {
+  if (canWrite(socket)) socket.end(lastBytes);
 }

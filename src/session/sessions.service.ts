@@ -222,12 +222,28 @@ export class SessionsService {
     clearTimeout(timer);
   }
 
+  /** For a connection that stays open: what it returns is called whenever the session is used there. */
+  use(session: OpenSession): () => void {
+    const { handle } = session;
+    let dueAt = session.touchedAt + this.#touchEvery;
+    return () => {
+      const now = Date.now();
+      if (now < dueAt) return;
+      dueAt = now + this.#touchEvery;
+      this.#touch(handle);
+    };
+  }
+
   /** In the background and seldom: no request waits for this, and most make no write at all. */
   #slide(session: OpenSession): void {
     if (!this.#isDue(session)) return;
-    if (this.#touching.get(session.handle) !== undefined) return;
-    this.#touching.set(session.handle, true);
-    this.#records.store.touch(session.handle, this.#config.session.idle).catch(() => undefined);
+    this.#touch(session.handle);
+  }
+
+  #touch(handle: string): void {
+    if (this.#touching.get(handle) !== undefined) return;
+    this.#touching.set(handle, true);
+    this.#records.store.touch(handle, this.#config.session.idle).catch(() => undefined);
   }
 
   #isDue(session: OpenSession): boolean {

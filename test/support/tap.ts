@@ -3,6 +3,7 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import { join } from 'node:path';
 import { once } from 'node:events';
 import { closeLater } from './lifetime.js';
+import { reset } from './reset.js';
 import { runFolder, runSubfolder, uniqueName } from './run-folder.js';
 import { searchRun, type SearchedFiles, type SearchResult } from './secret-search.js';
 
@@ -188,7 +189,7 @@ function pass(chunk: Buffer, from: Socket, to: Socket): void {
 function link(from: Socket, to: Socket): void {
   from.on('end', () => to.end());
   from.on('error', () => {
-    if (!to.destroyed) to.resetAndDestroy();
+    if (!to.destroyed) reset(to);
   });
   from.on('close', (hadError) => {
     if (!hadError && !to.destroyed && !to.writableEnded) to.end();

@@ -109,6 +109,8 @@ export class BrowserSocket {
   readonly reader = new FrameReader();
   status = 0;
   headers: Record<string, string> = {};
+  /** Header lines of the answer. */
+  lines: string[] = [];
   /** The body of an answer that is no 101. */
   text = '';
   closed = false;
@@ -128,26 +130,20 @@ export class BrowserSocket {
     });
   }
 
-  /** Sends a handshake as a page of the application would, and waits for the head of the answer. */
-  static async open(
-    room: Cloakroom,
+  /** The bytes that a page of the application would send, and the key in them. */
+  static handshake(
     client: BrowserClient,
     path: string,
-    { replica = 0, method = 'GET', version = 'HTTP/1.1', ...options }: HandshakeOptions = {},
-  ): Promise<BrowserSocket> {
-    const socket = connect({ host: '127.0.0.1', port: room.replica(replica).clientPort, noDelay: true });
-    const end = new BrowserSocket(socket);
-    closeLater(() => {
-      socket.destroy();
-    });
-    end.key = randomBytes(16).toString('base64');
+    { method = 'GET', version = 'HTTP/1.1', ...options }: HandshakeOptions = {},
+  ): { head: Buffer; key: string } {
+    const key = randomBytes(16).toString('base64');
     const usual: Record<string, string | undefined> = {
       host: client.publicUrl.host,
       connection: 'Upgrade',
       upgrade: 'websocket',
       origin: client.publicUrl.origin,
       'sec-websocket-version': '13',
-      'sec-websocket-key': end.key,
+      'sec-websocket-key': key,
       'x-forwarded-proto': client.publicUrl.protocol.slice(0, -1),
       cookie: options.cookie ?? (client.sessionCookie === undefined ? undefined : sessionPair(client)),
       ...options.headers,
@@ -155,13 +151,39 @@ export class BrowserSocket {
     const lines = Object.entries(usual).flatMap(([name, value]) =>
       value === undefined ? [] : [`${name}: ${value}`],
     );
-    const head = Buffer.from(`${method} ${path} ${version}\r\n${lines.join('\r\n')}\r\n\r\n`, 'latin1');
+    return {
+      head: Buffer.from(`${method} ${path} ${version}\r\n${lines.join('\r\n')}\r\n\r\n`, 'latin1'),
+      key,
+    };
+  }
+
+  /** Sends a handshake, and waits for the head of the answer. */
+  static async open(
+    room: Cloakroom,
+    client: BrowserClient,
+    path: string,
+    options: HandshakeOptions = {},
+  ): Promise<BrowserSocket> {
+    const { head, key } = BrowserSocket.handshake(client, path, options);
+    const port = room.replica(options.replica ?? 0).clientPort;
+    const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+    const end = new BrowserSocket(socket);
+    closeLater(() => {
+      socket.destroy();
+    });
+    end.key = key;
     socket.write(options.behind === undefined ? head : Buffer.concat([head, options.behind]));
     await eventually(() => end.status !== 0 || end.closed, {
       timeout: 15_000,
+      interval: 2,
       what: 'an answer to the handshake',
     });
     return end;
+  }
+
+  /** The type of the problem document that was the answer. */
+  get problem(): unknown {
+    return (JSON.parse(this.text) as { type?: unknown }).type;
   }
 
   get frames(): Frame[] {
@@ -209,6 +231,7 @@ export class BrowserSocket {
     const end = this.head.indexOf('\r\n\r\n');
     if (end < 0) return;
     const [statusLine = '', ...lines] = this.head.slice(0, end).split('\r\n');
+    this.lines = lines;
     this.headers = Object.fromEntries(
       lines.map((line) => [
         line.slice(0, line.indexOf(':')).toLowerCase(),
@@ -240,6 +263,8 @@ export class UpstreamSocket {
       this.reader.add(chunk);
     });
     socket.on('error', () => undefined);
+    // A server of Node leaves its side open otherwise.
+    socket.on('end', () => socket.end());
     socket.on('close', () => {
       this.closed = true;
     });
