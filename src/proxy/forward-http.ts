@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
+import { writeHead } from './answer-head.js';
 import { MOST_INTERIM_ANSWERS, passEarlyHints } from './early-hints.js';
 import { isStreamHead, type EventStreams, type OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
@@ -146,7 +147,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(Object.assign(new Error('too many event streams'), { code: STREAMS_TOO_MANY }));
       return;
     }
-    response.writeHead(status, reasonPhrase(status, statusMessage), headers);
+    writeHead(response, status, reasonPhrase(status, statusMessage), headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (isEndless) {
       response.flushHeaders();
