@@ -22,6 +22,10 @@ export const ERRORS = {
   'upstream-unreachable': { status: 502, title: 'The service behind this address cannot be reached.' },
   'upstream-invalid': { status: 502, title: 'The service behind this address gave an invalid answer.' },
   'idp-invalid': { status: 502, title: 'The identity provider gave an invalid answer.' },
+  'token-refused': {
+    status: 502,
+    title: 'The identity provider does not give the token that this address needs.',
+  },
   'store-unavailable': {
     status: 503,
     title: 'Sessions are temporarily unavailable. You are still signed in.',

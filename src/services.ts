@@ -36,6 +36,8 @@ import { indexKeys, ServerSeal } from './store/server-seal.js';
 import { SessionIndex } from './store/session-index.js';
 import { SessionRecords } from './store/session-records.js';
 import type { Store } from './store/store.js';
+import { ClientTokens } from './tokens/client-tokens.js';
+import { Introspection } from './tokens/introspection.js';
 import { Refresh } from './tokens/refresh.js';
 import { TokensService } from './tokens/tokens.service.js';
 
@@ -58,7 +60,7 @@ export function composeServices(config: Config, logger: Logger) {
       void revocations.revokeStray(handle, { provider, issuer, refreshToken });
     },
   });
-  const tokens = new TokensService(providers, refresh, epoch);
+  const tokens = new TokensService(providers, refresh, new ClientTokens(epoch, logger), epoch);
   const cookie = new SessionCookie(config);
   const creation = new SessionCreation(config, records);
   const live = new LiveSessions(config, store, epoch);
@@ -68,17 +70,11 @@ export function composeServices(config: Config, logger: Logger) {
   const attempts = new LoginAttempts(config, onceRecords);
   const start = new SessionStart({ ...shared, sessions, marks, trusted });
   const userSessions = new UserSessionsService({ ...shared, sessions, cookie, trusted });
+  const longest = Math.max(0, ...config.routes.map(({ introspect = 0 }) => introspect));
+  const introspection = new Introspection(longest, logger);
   const parts = {
     ...shared,
-    userSessions,
-    attempts,
-    start,
-    onceRecords,
-    sessions,
-    cookie,
-    trusted,
-    live,
-    limits,
+    ...{ introspection, userSessions, attempts, start, onceRecords, sessions, cookie, trusted, live, limits },
   };
   return {
     ...administration,

@@ -90,7 +90,10 @@ function step(dice: Random, round: string): Step {
     {
       name: 'commit',
       run: (store) =>
-        store.commit(handle, generation, attempt, { kid: 'next', sealed: value, about, revocation }),
+        store.commit(handle, generation, attempt, {
+          ...{ kid: 'next', sealed: value, about, revocation },
+          keepsDoubt: limit > 3,
+        }),
     },
     {
       name: 'release',

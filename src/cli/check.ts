@@ -11,6 +11,7 @@ import { backchannelLogoutPath, callbackPath, frontchannelLogoutPath } from '../
 import { loginSameSite } from '../auth/login-attempts.js';
 import { cookieNames } from '../session/cookie-names.js';
 import { RevocationEnvelopes } from '../store/revocation-envelope.js';
+import { routeToken } from './route-token.js';
 import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
 
 /** `cloakroom check`: what this configuration comes to, and whether everything it points at is there. */
@@ -153,21 +154,24 @@ function routeRows({ routes }: Config): Row[] {
     'path,upstream,methods,token,csrf,body,parallel,streams,rate,websocket,cache,headers,cookies'.split(',');
   const rows = routes
     .toSorted((a, b) => b.path.length - a.path.length)
-    .map(({ path, upstream, methods, token, csrf, limits, websocket, cache, headers, cookies }) => [
-      path,
-      `-> ${upstream}`,
-      methods.length === METHODS.length ? 'all' : methods.join(' '),
-      token,
-      csrf,
-      limits.requestBody === undefined ? 'any' : formatSize(limits.requestBody),
-      token === 'none' ? '-' : String(limits.parallel),
-      token === 'none' ? '-' : String(limits.eventStreams),
-      limits.rate === undefined ? 'any' : formatRate(limits.rate),
-      websocket === undefined ? '-' : webSocketCell(websocket, token),
-      cache,
-      `+${headers.requestAllow.length}/+${headers.responseAllow.length}${headers.security.frameAncestors === 'self' ? ', may be framed' : ''}`,
-      cookies.join(' ') || 'none',
-    ]);
+    .map((route) => {
+      const { path, upstream, methods, token, csrf, limits, websocket, cache, headers, cookies } = route;
+      return [
+        path,
+        `-> ${upstream}`,
+        methods.length === METHODS.length ? 'all' : methods.join(' '),
+        routeToken(route),
+        csrf,
+        limits.requestBody === undefined ? 'any' : formatSize(limits.requestBody),
+        token === 'none' ? '-' : String(limits.parallel),
+        token === 'none' ? '-' : String(limits.eventStreams),
+        limits.rate === undefined ? 'any' : formatRate(limits.rate),
+        websocket === undefined ? '-' : webSocketCell(websocket, token),
+        cache,
+        `+${headers.requestAllow.length}/+${headers.responseAllow.length}${headers.security.frameAncestors === 'self' ? ', may be framed' : ''}`,
+        cookies.join(' ') || 'none',
+      ];
+    });
   return [head, ...rows];
 }
 

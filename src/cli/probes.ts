@@ -3,6 +3,7 @@ import { formatDuration } from '../config/duration.js';
 import type { Config, ProviderConfig, RouteConfig } from '../config/config.js';
 import { Logger } from '../observability/logger.js';
 import { OidcClient } from '../oidc/oidc-client.js';
+import { TOKEN_EXCHANGE } from '../oidc/further-grants.js';
 import { providerFetch } from '../oidc/provider-fetch.js';
 import type { RedisSettings } from '../store/redis-clients.js';
 import { probeRedis, type ClusterShards, type RedisReport } from '../store/redis-probe.js';
@@ -53,6 +54,11 @@ export async function probeProvider(provider: ProviderConfig, redirectUri: strin
       const missing = `no userinfo_endpoint, but userinfo is ${provider.userinfo}`;
       findings.push(provider.userinfo === 'required' ? fault(missing) : note(missing));
     }
+    if (provider.wanted.introspection) {
+      const endpoint = metadata.introspection_endpoint;
+      const without = 'no introspection_endpoint, but routes have introspect: nothing would pass there';
+      findings.push(endpoint === undefined ? fault(without) : ok(`introspection_endpoint ${endpoint}`));
+    }
     const s256 = metadata.code_challenge_methods_supported?.includes('S256') === true;
     findings.push(
       s256 ? ok('PKCE with S256') : note('PKCE with S256 is not advertised; allowed by pkceUnadvertised'),
@@ -77,6 +83,9 @@ function advertised(provider: ProviderConfig, metadata: Readonly<Record<string, 
   compare('scopes_supported', provider.scopes, 'scope');
   compare('token_endpoint_auth_methods_supported', [provider.clientAuth.replace('_plain', '')], 'clientAuth');
   compare('response_modes_supported', [provider.responseMode], 'responseMode');
+  const { clientCredentials, tokenExchange } = provider.wanted;
+  if (clientCredentials) compare('grant_types_supported', ['client_credentials'], 'token: client needs');
+  if (tokenExchange) compare('grant_types_supported', [TOKEN_EXCHANGE], 'exchange needs');
   const signing = metadata['id_token_signing_alg_values_supported'];
   if (Array.isArray(signing) && !provider.idTokenAlgs.some((alg) => signing.includes(alg))) {
     findings.push(

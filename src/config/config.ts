@@ -31,6 +31,22 @@ export interface ProviderConfig {
   readonly accessTokenLifetime: number;
   readonly pkceUnadvertised: 'refuse' | 'allow';
   readonly authorizationParameters: Readonly<Record<string, string>>;
+  readonly audienceParameter: 'resource' | 'audience';
+  /** What the routes want of every provider. */
+  readonly wanted: WantedOfProvider;
+}
+export interface WantedOfProvider {
+  /** Audiences for which tokens of users are refreshed. */
+  readonly audiences: readonly string[];
+  readonly introspection: boolean;
+  readonly clientCredentials: boolean;
+  readonly tokenExchange: boolean;
+}
+/** RFC 8693 section 2.1. */
+export interface ExchangeConfig {
+  readonly audience?: string | undefined;
+  readonly resource?: string | undefined;
+  readonly scope?: string | undefined;
 }
 /** What passes the proxy. TRACE and CONNECT never do. */
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
@@ -38,7 +54,13 @@ export interface RouteConfig {
   readonly path: string;
   readonly upstream: string;
   readonly methods: readonly string[];
-  readonly token: 'user' | 'none' | 'user-or-none';
+  readonly token: 'user' | 'none' | 'user-or-none' | 'client';
+  /** undefined: the session's plain access token. */
+  readonly audience?: string | undefined;
+  readonly clientScope?: string | undefined;
+  readonly exchange?: ExchangeConfig | undefined;
+  /** Milliseconds. */
+  readonly introspect?: number | undefined;
   readonly csrf: 'header' | 'origin';
   /** `requestBody` in bytes; undefined: no limit. */
   readonly limits: {
@@ -49,8 +71,7 @@ export interface RouteConfig {
   };
   /** undefined: none are opened here. `idle` in milliseconds. */
   readonly websocket:
-    | { readonly idle: number; readonly perSession: number; readonly keepsSession: boolean }
-    | undefined;
+    { readonly idle: number; readonly perSession: number; readonly keepsSession: boolean } | undefined;
   readonly cache: 'no-store' | 'upstream';
   readonly headers: {
     readonly requestAllow: readonly string[];

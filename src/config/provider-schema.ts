@@ -183,6 +183,13 @@ const provider = z
         'Connect Front-Channel Logout). Browsers that keep cookies from frames make it unreliable: prefer the back channel.',
       example: true,
     }),
+    audienceParameter: setting(z.enum(['resource', 'audience']).prefault('resource'), {
+      description:
+        'How this provider is told for whom a token is (`audience` of a route): by the parameter `resource` of RFC 8707, which ' +
+        'is then also part of every login, since many give at a refresh only what was asked for there; or by `audience`, which ' +
+        'is part of refreshes and client credentials only.',
+      example: 'audience',
+    }),
     accessTokenLifetime: setting(duration('1s', '24h').prefault('5m'), {
       description: 'Assumed life of an access token when the provider does not state `expires_in`.',
       example: '5m',

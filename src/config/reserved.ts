@@ -68,6 +68,7 @@ export function isReservedRequestHeader(name: string): boolean {
 const RESPONSE_HEADER_PREFIXES = ['access-control-', 'sec-websocket-'];
 const RESPONSE_HEADERS = new Set([
   ...HOP_BY_HOP,
+  'cloakroom-answer',
   'content-length',
   'set-cookie',
   'set-cookie2',

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { AdminConfig, Config, ProviderConfig, RouteConfig } from './config.js';
+import type { AdminConfig, Config, ProviderConfig, RouteConfig, WantedOfProvider } from './config.js';
 import { webSocketRules } from './route-schema.js';
 import type { FileConfig } from './schema.js';
 import type { SecretPlace } from './secret-schema.js';
@@ -8,6 +8,7 @@ import { secretRef, type SecretSources } from './secrets.js';
 /** From what was written to what the server uses. Called only for a configuration without faults. */
 export function resolveConfig(file: FileConfig, sources: SecretSources): Config {
   const { origin, protocol } = new URL(file.publicUrl);
+  const wanted = wantedOfProviders(file.routes);
   const key = (place: SecretPlace) => Buffer.from(secretRef(place, sources).read(), 'utf8');
   return deepFreeze({
     publicUrl: origin,
@@ -25,6 +26,7 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
       return {
         ...rest,
         name,
+        wanted,
         endpointHosts: written.endpointHosts.map((host) => new URL(`https://${host}`).host),
         clientSecret: secretRef(clientSecret, sources),
         rotation: typeof rotation === 'string' ? { policy: rotation } : { policy: 'leeway', ...rotation },
@@ -44,6 +46,18 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     log: file.log,
     shutdown: file.shutdown,
   });
+}
+
+function wantedOfProviders(routes: FileConfig['routes']): WantedOfProvider {
+  const audiences = routes.flatMap(({ token, audience }) =>
+    audience === undefined || token === 'client' ? [] : [audience],
+  );
+  return {
+    audiences: [...new Set(audiences)],
+    introspection: routes.some(({ introspect }) => introspect !== undefined),
+    clientCredentials: routes.some(({ token }) => token === 'client'),
+    tokenExchange: routes.some(({ exchange }) => exchange !== undefined),
+  };
 }
 
 function resolveStore(store: FileConfig['store'], sources: SecretSources): Config['store'] {

@@ -3,6 +3,7 @@ import { METHODS } from './config.js';
 import { rateSettings } from './rate-schema.js';
 import { pageSecurity } from './page-schema.js';
 import { isReservedCookie, isReservedRequestHeader, isReservedResponseHeader } from './reserved.js';
+import { routeToken } from './route-token-schema.js';
 import { checked, duration, nameList, quote, setting, size } from './setting.js';
 import { webUrl } from './web-url.js';
 
@@ -111,14 +112,16 @@ const route = z
         example: ['GET', 'POST'],
       },
     ),
-    token: setting(z.enum(['user', 'none', 'user-or-none']).prefault('user'), {
+    token: setting(z.enum(['user', 'none', 'user-or-none', 'client']).prefault('user'), {
       description:
         'Whose access token goes along. `user`: that of whoever is signed in; nobody else gets through. `none`: no token, and ' +
         'the session is not even looked for, so that everybody gets through. `user-or-none`: the token of whoever is signed ' +
         'in; requests without a session cookie go on without one. A cookie whose session is over is 401 there as well, so ' +
-        'that nobody is served as a stranger while believing to be signed in.',
+        'that nobody is served as a stranger while believing to be signed in. `client`: whoever is signed in gets through, and ' +
+        'the token is the one of the application itself, by client credentials at the provider of the session.',
       example: 'user-or-none',
     }),
+    ...routeToken,
     csrf: setting(z.enum(['header', 'origin']).prefault('header'), {
       description:
         'How a request proves that it comes from the application. `header`: by `X-CSRF: 1`. `origin`: that, or for GET and ' +

@@ -41,7 +41,11 @@ export function routeAccess(route: {
   return {
     methods: route.methods,
     headers: ['x-csrf', ...route.requestHeaders].join(', '),
-    exposed: [EXPOSED, 'content-disposition, etag, link, location', ...route.responseHeaders].join(', '),
+    exposed: [
+      EXPOSED,
+      'cloakroom-answer, content-disposition, etag, link, location',
+      ...route.responseHeaders,
+    ].join(', '),
   };
 }
 

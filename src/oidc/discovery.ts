@@ -44,7 +44,8 @@ function checkMetadata(metadata: oidc.ServerMetadata, config: ProviderConfig, ou
   if (metadata.issuer !== config.issuer) {
     throw new UnacceptableMetadataError(`the provider calls itself ${metadata.issuer}`);
   }
-  for (const name of USED_ENDPOINTS) {
+  const used = config.wanted.introspection ? [...USED_ENDPOINTS, 'introspection_endpoint'] : USED_ENDPOINTS;
+  for (const name of used) {
     const value = metadata[name];
     if (value !== undefined && !(typeof value === 'string' && outbound.allows(value))) {
       throw new UnacceptableMetadataError(

@@ -1,8 +1,9 @@
 import * as oidc from 'openid-client';
-import type { ProviderConfig } from '../config/config.js';
+import type { ExchangeConfig, ProviderConfig } from '../config/config.js';
 import type { Logger } from '../observability/logger.js';
 import { clientAuthentication } from './client-authentication.js';
 import { discover } from './discovery.js';
+import { audienceParameters, clientCredentials, introspection, tokenExchange } from './further-grants.js';
 import { verifyIdToken, type Claims } from './id-token.js';
 import { verifyLogoutToken, type LogoutToken } from './logout-token.js';
 import { Metadata } from './metadata.js';
@@ -51,6 +52,8 @@ export class OidcClient {
   readonly config: ProviderConfig;
   readonly redirectUri: string;
   readonly gate = new ProviderGate();
+  /** Of its own: an endpoint that only some routes need must not keep refreshes waiting. */
+  readonly introspectionGate = new ProviderGate();
   readonly #outbound: ProviderFetch;
   readonly #keys: SigningKeys;
   readonly #metadata: Metadata<oidc.Configuration>;
@@ -64,7 +67,17 @@ export class OidcClient {
     const authentication = clientAuthentication(config, logger);
     this.#outbound = outbound;
     this.#keys = new SigningKeys(outbound.fetch, config.metadataTimeout);
-    this.#metadata = new Metadata(config.name, () => discover(config, outbound, authentication), logger);
+    const read = async (): Promise<oidc.Configuration> => {
+      const configuration = await discover(config, outbound, authentication);
+      if (
+        config.wanted.introspection &&
+        configuration.serverMetadata().introspection_endpoint === undefined
+      ) {
+        logger.error('introspection_impossible', { provider: config.name });
+      }
+      return configuration;
+    };
+    this.#metadata = new Metadata(config.name, read, logger);
   }
 
   start(): void {
@@ -103,6 +116,12 @@ export class OidcClient {
       nonce: request.nonce,
     });
     if (this.config.responseMode === 'form_post') parameters.set('response_mode', 'form_post');
+    if (this.config.audienceParameter === 'resource') {
+      // RFC 8707 section 2.1: what is not asked for here, many providers do not give at a refresh.
+      for (const audience of this.config.wanted.audiences) {
+        if (!parameters.has('resource', audience)) parameters.append('resource', audience);
+      }
+    }
     return oidc.buildAuthorizationUrl(configuration, parameters);
   }
 
@@ -144,13 +163,28 @@ export class OidcClient {
 
   /**
    * Uses a refresh token once. Nothing is retried here: the outcome of a lost answer is unknown.
+   * @param audience whom the access token is to be for, alone (RFC 8707 section 2.2)
    * @returns with `idToken` not yet verified; see {@link OidcClient.verifyRefreshed}
    */
-  async refresh(refreshToken: string): Promise<TokenAnswer> {
+  async refresh(refreshToken: string, audience?: string): Promise<TokenAnswer> {
     const configuration = await this.#metadata.get();
-    const answer = await oidc.refreshTokenGrant(configuration, refreshToken);
-    requireBearer(answer);
-    return tokensOf(answer);
+    const parameters = audienceParameters(this.config, audience);
+    return bearerTokensOf(await oidc.refreshTokenGrant(configuration, refreshToken, parameters));
+  }
+
+  /** The application's own access token. */
+  async clientToken(wish: { audience: string | undefined; scope: string | undefined }): Promise<TokenAnswer> {
+    return bearerTokensOf(await clientCredentials(await this.#metadata.get(), this.config, wish));
+  }
+
+  /** Another access token in exchange for one of a user. */
+  async exchangeToken(accessToken: string, wish: ExchangeConfig): Promise<TokenAnswer> {
+    return bearerTokensOf(await tokenExchange(await this.#metadata.get(), accessToken, wish));
+  }
+
+  /** Whether an access token is active, as its provider says. */
+  async isActive(accessToken: string): Promise<boolean> {
+    return introspection(await this.#metadata.get(), accessToken);
   }
 
   /** Verifies an ID token that came with a refresh. */
@@ -237,6 +271,11 @@ function tokensOf(answer: oidc.TokenEndpointResponse): TokenAnswer {
     scope: answer.scope,
     expiresIn: answer.expires_in,
   };
+}
+
+function bearerTokensOf(answer: oidc.TokenEndpointResponse): TokenAnswer {
+  requireBearer(answer);
+  return tokensOf(answer);
 }
 
 /** The library also accepts `DPoP`, which nobody asked for and nobody could use. */

@@ -6,6 +6,7 @@ import type { RateLimit } from '../limits/rate-limit.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
+import type { ActiveTokens } from './active-token.js';
 import type { Parallel } from './parallel.js';
 import type { Route } from './route-table.js';
 
@@ -23,11 +24,18 @@ export class Admission {
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
+  readonly #active: ActiveTokens;
 
-  constructor(sessions: SessionsService, cookie: SessionCookie, trusted: TrustedProxies) {
+  constructor(
+    sessions: SessionsService,
+    cookie: SessionCookie,
+    trusted: TrustedProxies,
+    active: ActiveTokens,
+  ) {
     this.#sessions = sessions;
     this.#cookie = cookie;
     this.#trusted = trusted;
+    this.#active = active;
   }
 
   /**
@@ -43,8 +51,13 @@ export class Admission {
       throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
     }
     try {
-      const token = this.#sessions.accessToken(session);
-      return { session, accessToken: typeof token === 'string' ? token : await token };
+      const token = this.#sessions.accessToken(session, route.wish);
+      const accessToken = typeof token === 'string' ? token : await token;
+      if (route.introspect === undefined) return { session, accessToken };
+      return {
+        session,
+        accessToken: await this.#active.of(session, route, accessToken, route.introspect),
+      };
     } catch (error) {
       underWay.leave(session.handle);
       throw error;
@@ -66,7 +79,7 @@ export class Admission {
    * is refused, and one that cannot be looked up waits: neither may be served as if a stranger had asked.
    */
   #isAnonymous(request: IncomingMessage, { token }: Route): boolean {
-    if (token === 'user') return false;
+    if (token === 'user' || token === 'client') return false;
     return token === 'none' || this.#cookie.read(request.headers.cookie).kind === 'none';
   }
 }

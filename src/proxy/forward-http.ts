@@ -1,21 +1,17 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import { PassThrough } from 'node:stream';
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
 import { writeHead } from './answer-head.js';
 import { MOST_INTERIM_ANSWERS, passEarlyHints } from './early-hints.js';
 import { isStreamHead, type EventStreams, type OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
+import { HeldAnswer } from './held-answer.js';
 import { reasonPhrase } from './reason-phrase.js';
+import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
 import type { Route } from './route-table.js';
 import { browserTrailers, wantsTrailers } from './trailers.js';
-import {
-  ANSWER_INVALID,
-  closedBeforeAnswer,
-  STREAMS_TOO_MANY,
-  UPLOAD_STALLED,
-  UPLOAD_TOO_LARGE,
-} from './upstream-errors.js';
+import { hasBody, Upload } from './upload.js';
+import { ANSWER_INVALID, closedBeforeAnswer, STREAMS_TOO_MANY } from './upstream-errors.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -30,6 +26,9 @@ export interface Forwarding {
   streams: EventStreams;
   /** undefined: the request goes on as nobody's. */
   session: OpenSession | undefined;
+  /** What goes along for that session. */
+  accessToken: string | undefined;
+  refused: RefusedTokens;
   /** The upstream failed before a byte of its answer went on; everything later aborts the browser's connection. */
   failed: (error: unknown) => void;
 }
@@ -45,8 +44,7 @@ export function forwardHttp(forwarding: Forwarding): void {
 class Exchange implements Dispatcher.DispatchHandler {
   readonly #forwarding: Forwarding;
   #controller: Dispatcher.DispatchController | undefined;
-  #body: PassThrough | undefined;
-  #stalled: NodeJS.Timeout | undefined;
+  #upload: Upload | undefined;
   #events: OpenStream | undefined;
   /** Counted among the open event streams of its session. */
   #counted = false;
@@ -54,53 +52,38 @@ class Exchange implements Dispatcher.DispatchHandler {
   /** The first byte of an answer came, interim ones included. */
   #answering = false;
   #interimAnswers = 0;
+  /** A 401 that waits for a better token. */
+  #held: HeldAnswer | undefined;
   #done = false;
   #clientGone = false;
-  /** Bytes of the request's body. */
-  #received = 0;
 
   constructor(forwarding: Forwarding) {
     this.#forwarding = forwarding;
   }
 
   start(): void {
-    const { request, response } = this.#forwarding;
+    const { request, response, route } = this.#forwarding;
     if (hasBody(request)) {
-      // Not the request itself: the client destroys a body it cannot deliver, and the browser's connection with it.
-      this.#body = new PassThrough();
-      // Before the pipe: a chunk that is too much must not be on its way when it is found to be.
-      this.#watchUpload(this.#body);
-      request.pipe(this.#body);
+      this.#upload = new Upload(request, route, (error) => {
+        this.#fail(error);
+      });
+      this.#upload.start();
       request.once('error', this.#onClientGone);
     }
     response.once('close', this.#onClientGone);
     this.#dispatch();
   }
 
-  /** Nothing else limits a body that stops coming: the server sets no time for it, the client watches only the upstream. */
-  #watchUpload(body: PassThrough): void {
-    const { request, route } = this.#forwarding;
-    const timer = setTimeout(() => {
-      // With bytes waiting to be read it is the upstream that is slow; its own times are for that.
-      if (body.writableNeedDrain) timer.refresh();
-      else this.#fail(Object.assign(new Error('the upload stopped'), { code: UPLOAD_STALLED }));
-    }, route.idle);
-    this.#stalled = timer;
-    request.on('data', this.#onUploadData);
-    request.once('end', () => {
-      clearTimeout(timer);
-    });
-  }
-
   #dispatch(): void {
     const { request, route, path, headers } = this.#forwarding;
+    this.#answering = false;
     route.agent.dispatch(
       {
         origin: route.origin,
         path,
         method: request.method as Dispatcher.HttpMethod,
         headers,
-        body: this.#body ?? null,
+        body: this.#upload?.body ?? null,
       },
       this,
     );
@@ -132,6 +115,39 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(invalidAnswer('a transfer coding that nobody asked for'));
       return;
     }
+    if (status === 401 && this.#isHeldBack(controller, statusMessage)) return;
+    this.#begin(controller, status, statusMessage);
+  }
+
+  /** Once for a request: what is refused again goes on. */
+  #isHeldBack(controller: Dispatcher.DispatchController, statusMessage: string | undefined): boolean {
+    if (this.#held !== undefined) return false;
+    const { refused } = this.#forwarding;
+    const rawHeaders = (controller.rawHeaders ?? []) as (string | Buffer)[];
+    const isRepeatable = this.#upload === undefined;
+    const renewal = refused.renewal({ ...this.#forwarding, isRepeatable }, rawHeaders);
+    if (renewal === undefined) return false;
+    const held = new HeldAnswer(controller);
+    this.#held = held;
+    renewal
+      .then((isRenewed) => {
+        if (isRenewed || this.#done) held.drop();
+        if (this.#done) return;
+        if (isRenewed) {
+          this.#dispatch();
+          return;
+        }
+        this.#begin(controller, 401, statusMessage);
+        held.release();
+      })
+      .catch((error: unknown) => {
+        held.drop();
+        if (!this.#done) this.#fail(error as Error);
+      });
+    return true;
+  }
+
+  #begin(controller: Dispatcher.DispatchController, status: number, statusMessage: string | undefined): void {
     const { response, route, requestId, security } = this.#forwarding;
     const headers = browserResponseHeaders({
       rawHeaders: (controller.rawHeaders ?? []) as (string | Buffer)[],
@@ -147,6 +163,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(Object.assign(new Error('too many event streams'), { code: STREAMS_TOO_MANY }));
       return;
     }
+    if (status === 401) headers.push(...UPSTREAM_ANSWER);
     writeHead(response, status, reasonPhrase(status, statusMessage), headers);
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (isEndless) {
@@ -155,7 +172,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#events = streams.watch(response, headers, session, this.#onSessionEnded);
     }
     // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
-    if (status === 304) this.onResponseEnd();
+    if (status === 304) this.onResponseEnd(controller);
   }
 
   /** The answer itself follows, unless this was to be the last HTTP on the connection. */
@@ -184,16 +201,24 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#forwarding.response.once('drain', this.#onDrain);
   }
 
-  onResponseEnd(controller?: Dispatcher.DispatchController): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
+    const again = (): void => {
+      this.onResponseEnd(controller);
+    };
+    if (this.#held?.takes(controller, again) === true) return;
     if (this.#done) return;
     const { request, response, route } = this.#forwarding;
-    const trailers = (controller?.rawTrailers ?? []) as (string | Buffer)[];
+    const trailers = (controller.rawTrailers ?? []) as (string | Buffer)[];
     if (trailers.length > 0 && wantsTrailers(request)) response.addTrailers(browserTrailers(trailers, route));
     this.#finish();
     response.end();
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onResponseError(controller: Dispatcher.DispatchController, error: Error): void {
+    const again = (): void => {
+      this.onResponseError(controller, error);
+    };
+    if (this.#held?.takes(controller, again) === true) return;
     const { request, response } = this.#forwarding;
     if (this.#clientGone || this.#done) return;
     // Such as a switch of protocols that nobody asked for: nothing that would be better the second time.
@@ -201,7 +226,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(invalidAnswer('the answer broke off in its head', error));
       return;
     }
-    const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#body === undefined;
+    const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#upload === undefined;
     if (!response.headersSent && repeatable && !this.#retried && closedBeforeAnswer(error)) {
       this.#retried = true;
       this.#dispatch();
@@ -219,13 +244,6 @@ class Exchange implements Dispatcher.DispatchHandler {
     else response.destroy();
     this.#controller?.abort(error);
   }
-
-  readonly #onUploadData = (chunk: Buffer): void => {
-    this.#stalled?.refresh();
-    this.#received += chunk.length;
-    if (this.#received <= this.#forwarding.route.requestBody || this.#done) return;
-    this.#fail(Object.assign(new Error('the upload is too large'), { code: UPLOAD_TOO_LARGE }));
-  };
 
   readonly #onDrain = (): void => {
     this.#controller?.resume();
@@ -253,23 +271,12 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#events?.close();
     response.removeListener('close', this.#onClientGone);
     response.removeListener('drain', this.#onDrain);
-    if (this.#body === undefined) return;
-    clearTimeout(this.#stalled);
-    request.removeListener('data', this.#onUploadData);
+    if (this.#upload === undefined) return;
     request.removeListener('error', this.#onClientGone);
-    request.unpipe(this.#body);
-    this.#body.destroy();
-    // An upstream may answer before it has read everything; the rest must not stay in the connection.
-    request.resume();
+    this.#upload.stop();
   }
 }
 
 function invalidAnswer(message: string, cause?: Error): Error {
   return Object.assign(new Error(message, { cause }), { code: ANSWER_INVALID });
-}
-
-function hasBody(request: IncomingMessage): boolean {
-  const { headers } = request;
-  const length = headers['content-length'];
-  return headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0');
 }

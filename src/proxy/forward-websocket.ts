@@ -6,6 +6,7 @@ import type { OpenSession } from '../store/session-records.js';
 import { MOST_INTERIM_ANSWERS } from './early-hints.js';
 import { browserResponseHeaders } from './headers.js';
 import { reasonPhrase } from './reason-phrase.js';
+import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
 import type { Route, WebSocketRules } from './route-table.js';
 import { handshakeHeaders, isAccepted, type Handshake } from './websocket-handshake.js';
 import type { WebSockets } from './websockets.js';
@@ -27,6 +28,8 @@ export interface Tunneling {
   requestId: string;
   security: readonly (readonly [string, string])[];
   session: OpenSession | undefined;
+  accessToken: string | undefined;
+  refused: RefusedTokens;
   sockets: WebSockets;
   /** Called whenever the browser sends data; undefined: that is no use of the session. */
   used: (() => void) | undefined;
@@ -124,6 +127,11 @@ export function forwardWebSocket(tunneling: Tunneling): void {
     try {
       const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
       const status = answer.statusCode ?? 502;
+      if (status === 401) {
+        headers.push(...UPSTREAM_ANSWER);
+        // For the next handshake; this one is answered.
+        void tunneling.refused.renewal({ ...tunneling, isRepeatable: false }, answer.rawHeaders);
+      }
       response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
       answer.pipe(response);
     } catch (error) {

@@ -62,6 +62,8 @@ const RESPONSE_DROPPED = new Set([
   'alt-svc',
   'authentication-info',
   'clear-site-data',
+  // Our own word.
+  'cloakroom-answer',
   'critical-ch',
   'cross-origin-resource-policy',
   'dpop-nonce',

@@ -12,15 +12,19 @@ import { answerOn } from '../http/upgrade.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
+import type { Providers } from '../oidc/providers.js';
 import { checkCsrf, checkCsrfByOrigin, checkWebSocketOrigin } from '../session/csrf.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
+import type { Introspection } from '../tokens/introspection.js';
+import { ActiveTokens } from './active-token.js';
 import { Admission, type Admitted } from './admission.js';
 import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { forwardWebSocket } from './forward-websocket.js';
 import { upstreamRequestHeaders } from './headers.js';
 import type { Parallel } from './parallel.js';
+import { RefusedTokens } from './refused-token.js';
 import { RouteTable, type Route } from './route-table.js';
 import { wantsTrailers } from './trailers.js';
 import { upstreamError } from './upstream-errors.js';
@@ -35,6 +39,7 @@ export class Proxy {
   readonly #config: Config;
   readonly #sessions: SessionsService;
   readonly #admission: Admission;
+  readonly #refused: RefusedTokens;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
@@ -45,6 +50,8 @@ export class Proxy {
     config: Config;
     sessions: SessionsService;
     cookie: SessionCookie;
+    providers: Providers;
+    introspection: Introspection;
     live: LiveSessions;
     trusted: TrustedProxies;
     limits: RateLimits;
@@ -52,7 +59,9 @@ export class Proxy {
   }) {
     this.#config = parts.config;
     this.#sessions = parts.sessions;
-    this.#admission = new Admission(parts.sessions, parts.cookie, parts.trusted);
+    const active = new ActiveTokens(parts.sessions, parts.providers, parts.introspection);
+    this.#admission = new Admission(parts.sessions, parts.cookie, parts.trusted, active);
+    this.#refused = new RefusedTokens(parts.sessions);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
@@ -105,6 +114,8 @@ export class Proxy {
         ...{ request, response, socket, head, handshake, route, websocket, session },
         ...this.#onward(request, route, target, admitted?.accessToken),
         security: route.security,
+        accessToken: admitted?.accessToken,
+        refused: this.#refused,
         sockets: this.sockets,
         used: websocket.keepsSession && session !== undefined ? this.#sessions.use(session) : undefined,
         failed: (error) => {
@@ -162,6 +173,8 @@ export class Proxy {
       security: route.security,
       streams: this.streams,
       session: admitted?.session,
+      accessToken: admitted?.accessToken,
+      refused: this.#refused,
       failed: (error) => {
         this.#refuse(request, response, upstreamError(error));
       },

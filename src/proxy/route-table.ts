@@ -4,6 +4,7 @@ import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { proxiedSecurityHeaders } from '../http/security-headers.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
+import { tokenWish, type TokenWish } from '../tokens/token-wish.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';
 
@@ -24,6 +25,10 @@ export interface Route {
   prefix: string | undefined;
   methods: ReadonlySet<string>;
   token: RouteConfig['token'];
+  /** Which access token goes along; undefined: the session's plain one. */
+  wish: TokenWish | undefined;
+  /** Milliseconds: how old the provider's word may be that the token is active; undefined: nobody asks. */
+  introspect: number | undefined;
   csrf: RouteConfig['csrf'];
   /** Bytes. */
   requestBody: number;
@@ -88,6 +93,8 @@ function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
     prefix: upstream.pathname === '/' && !config.upstream.endsWith('/') ? undefined : upstream.pathname,
     methods: new Set(config.methods),
     token: config.token,
+    wish: tokenWish(config),
+    introspect: config.introspect,
     csrf: config.csrf,
     requestBody: config.limits.requestBody ?? Infinity,
     parallel: new Parallel(config.limits.parallel),

@@ -11,7 +11,8 @@ import { Recent } from '../store/recent.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
 import type { EndCause } from '../store/store.js';
-import type { TokensService } from '../tokens/tokens.service.js';
+import type { TokenWish } from '../tokens/token-wish.js';
+import type { AccessToken, TokensService } from '../tokens/tokens.service.js';
 import type { SessionCookie } from './session-cookie.js';
 import type { SessionCreation } from './session-creation.js';
 
@@ -140,11 +141,12 @@ export class SessionsService {
   /**
    * A good access token of the session.
    *
+   * @param wish undefined: its plain one
    * @returns the token itself where no refresh has to be waited for
-   * @throws {CloakroomError} `session-ended`, `session-required`, `idp-unavailable`
+   * @throws {CloakroomError} `session-ended`, `session-required`, `token-refused`, `idp-unavailable`
    */
-  accessToken(session: OpenSession): string | Promise<string> {
-    const result = this.#tokens.accessToken(session);
+  accessToken(session: OpenSession, wish?: TokenWish): string | Promise<string> {
+    const result = this.#tokens.accessToken(session, wish);
     if (!(result instanceof Promise)) {
       if (result.kind === 'token') return result.accessToken;
       return this.#withoutToken(session, result);
@@ -154,10 +156,22 @@ export class SessionsService {
     );
   }
 
-  async #withoutToken(
+  /**
+   * Another token in the place of one that is said to be no good; undefined where there is no other.
+   * @throws {CloakroomError} as {@link accessToken}, and `store-unavailable`
+   */
+  async renewedToken(
     session: OpenSession,
-    result: Exclude<Awaited<ReturnType<TokensService['accessToken']>>, { kind: 'token' }>,
-  ): Promise<never> {
+    wish: TokenWish | undefined,
+    refused: string,
+  ): Promise<string | undefined> {
+    const result = await this.#tokens.renewed(session, wish, refused);
+    if (result === undefined || result.kind === 'token') return result?.accessToken;
+    return this.#withoutToken(session, result);
+  }
+
+  async #withoutToken(session: OpenSession, result: Exclude<AccessToken, { kind: 'token' }>): Promise<never> {
+    if (result.kind === 'refused') throw new CloakroomError('token-refused');
     if (result.kind === 'unavailable') {
       throw new CloakroomError('idp-unavailable', { retryAfter: result.retryAfter });
     }

@@ -117,7 +117,7 @@ export class MemoryStore implements Store {
     session.committedBy = attempt;
     session.claim = undefined;
     session.retryAt = 0;
-    session.doubtfulSince = undefined;
+    if (next.keepsDoubt !== true) session.doubtfulSince = undefined;
     return 'committed';
   }
 

@@ -94,8 +94,8 @@ export class RedisStore implements Store {
     attempt: string,
     next: NextGeneration,
   ): Promise<'committed' | 'superseded' | 'gone'> {
-    const { kid, sealed, about, revocation } = next;
-    const args = [generation, attempt, kid, sealed, about, revocation ?? ''];
+    const { kid, sealed, about, revocation, keepsDoubt = false } = next;
+    const args = [generation, attempt, kid, sealed, about, revocation ?? '', keepsDoubt ? '1' : '0'];
     const reply = await this.#session('commit', handle, ...args);
     return String(reply) as 'committed' | 'superseded' | 'gone';
   }

@@ -1,15 +1,25 @@
-/** The tokens of a session. Times are milliseconds since the epoch, counted from when the answer arrived. */
-export interface Tokens {
+/** An access token. Times are milliseconds since the epoch, counted from when the answer arrived. */
+export interface GrantedToken {
   accessToken: string;
   expiresAt: number;
   /** When a refresh in the background begins to make sense; chosen once, so that all replicas agree. */
   refreshAt: number;
+  scope?: string;
+  /** The policy epoch before which tokens had to be fetched anew, as it was when this one was asked for. */
+  epoch?: number;
+  /** It was asked for before its time, because the one before it was said to be no good. */
+  forcedAt?: number;
+}
+
+/** The tokens of a session: the plain access token, what it is renewed with, and those for single upstreams. */
+export interface Tokens extends GrantedToken {
   refreshToken?: string;
   /** The refresh token before this one, for a provider that still takes it for a while. */
   previous?: { refreshToken: string; until: number };
-  scope?: string;
-  /** The policy epoch before which tokens had to be fetched anew, as it was when these were asked for. */
-  epoch?: number;
+  /** Refreshed for one audience each, by the names of their grants. */
+  granted?: Record<string, GrantedToken>;
+  /** Exchanged for the plain access token, by the names of their grants; they go when that one does. */
+  exchanged?: Record<string, GrantedToken>;
 }
 
 /** What is sealed in a session's record: everything about the person, and the tokens. */

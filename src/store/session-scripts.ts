@@ -59,7 +59,7 @@ if wait > 0 and r[2] ~= ARGV[2] then return {'waiting', wait} end
 redis.call('HSET', KEYS[1], 'claim', ARGV[2], 'claimed_at', now, 'claimed_until', now + tonumber(ARGV[3]))
 return {'claimed', r[6], r[7], r[8], doubtful and now - (tonumber(doubtful) or 0) or -1}`,
 
-  /** ARGV: gen, attempt, kid, sealed, about, revocation or empty */
+  /** ARGV: gen, attempt, kid, sealed, about, revocation or empty, 1 to keep doubt */
   commit: `
 local r = redis.call('HMGET', KEYS[1], 'gen', 'committed_by')
 if not r[1] then return 'gone' end
@@ -67,7 +67,8 @@ if r[2] == ARGV[2] then return 'committed' end
 if r[1] ~= ARGV[1] then return 'superseded' end
 redis.call('HSET', KEYS[1], 'gen', tonumber(ARGV[1]) + 1, 'kid', ARGV[3], 'sealed', ARGV[4], 'about', ARGV[5],
   'committed_by', ARGV[2])
-redis.call('HDEL', KEYS[1], 'claim', 'claimed_at', 'claimed_until', 'retry_at', 'doubtful_since')
+redis.call('HDEL', KEYS[1], 'claim', 'claimed_at', 'claimed_until', 'retry_at')
+if ARGV[7] ~= '1' then redis.call('HDEL', KEYS[1], 'doubtful_since') end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'revocation', ARGV[6])
 else redis.call('HDEL', KEYS[1], 'revocation') end
 return 'committed'`,

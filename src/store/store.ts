@@ -49,6 +49,8 @@ export interface NextGeneration {
   /** Under the same server key as the rest: otherwise nobody could tell whose it is when an older key is gone. */
   about: Buffer;
   revocation: Buffer | undefined;
+  /** The refresh token is the one from before: an earlier attempt may have spent it all the same. */
+  keepsDoubt?: boolean;
 }
 
 /** Why a session ended, in the log, to front ends and to operators. */

@@ -5,6 +5,9 @@ import type { Tokens } from '../store/session-contents.js';
 /** Milliseconds after which a sender that was paused (a stopped process, a long collection) no longer sends. */
 export const SEND_WITHIN = 2000;
 
+/** Milliseconds between two renewals of one token that nothing asks for but a word that it is no good. */
+export const FORCED_PAUSE = 10_000;
+
 const RETRY_UNKNOWN = 5000;
 const RETRY_UNREACHABLE = 1000;
 /** Milliseconds before the end of a provider's leeway in which its clock and ours may disagree. */
@@ -37,8 +40,17 @@ export function waitInDoubt(
   return Math.max(0, tokens.expiresAt - now);
 }
 
-/** Milliseconds before anybody tries again after a failure that is not final. */
-export function backoffAfter(failure: ProviderFailure): number {
+/**
+ * Milliseconds before anybody tries again after a failure that is not final.
+ * @param aboutRefresh whether it was the refresh token that was sent; otherwise refreshes must not wait long for it
+ */
+export function backoffAfter(failure: ProviderFailure, aboutRefresh = true): number {
+  const least = failure.kind === 'unreachable' ? RETRY_UNREACHABLE : RETRY_UNKNOWN;
   const asked = 'retryAfter' in failure ? (failure.retryAfter ?? 0) * 1000 : 0;
-  return Math.max(asked, failure.kind === 'unreachable' ? RETRY_UNREACHABLE : RETRY_UNKNOWN);
+  return aboutRefresh ? Math.max(asked, least) : least;
+}
+
+/** Whether asking again for the same, with nothing spent by asking, would be answered the same. */
+export function isFinal(failure: ProviderFailure): boolean {
+  return failure.kind === 'refused' || (failure.kind === 'unknown' && failure.answered);
 }

@@ -1,5 +1,5 @@
 import type { TokenAnswer } from '../oidc/oidc-client.js';
-import type { Tokens } from '../store/session-contents.js';
+import type { GrantedToken, Tokens } from '../store/session-contents.js';
 
 /** A token is not handed to a request this close to its end (milliseconds); short-lived ones give a tenth of their life. */
 const SAFETY = 5000;
@@ -13,6 +13,8 @@ export interface LifetimeRules {
   leeway: number;
   /** The policy epoch as it was when the tokens were asked for. */
   epoch: number;
+  /** Whether they were asked for before their time. */
+  forced?: boolean;
 }
 
 /**
@@ -29,25 +31,53 @@ export function tokensAfterGrant(
   now: number,
   random: number,
 ): Tokens {
+  const granted = before?.granted;
+  return {
+    ...grantedToken(answer, before?.scope, rules, now, random),
+    ...refreshTokenAfterGrant(answer, before, rules, now),
+    ...(granted === undefined ? {} : { granted }),
+  };
+}
+
+/** @param scope of the token so far, for an answer that does not say */
+export function grantedToken(
+  answer: TokenAnswer,
+  scope: string | undefined,
+  rules: LifetimeRules,
+  now: number,
+  random: number,
+): GrantedToken {
   const life = answer.expiresIn === undefined ? rules.fallback : answer.expiresIn * 1000;
-  const refreshToken = answer.refreshToken ?? before?.refreshToken;
-  const scope = answer.scope ?? before?.scope;
-  const spent = before?.refreshToken;
-  const keepsSpent = rules.leeway > 0 && spent !== undefined && spent !== refreshToken;
+  const granted = answer.scope ?? scope;
   return {
     accessToken: answer.accessToken,
     expiresAt: now + life,
     refreshAt: now + life * (EARLIEST + (LATEST - EARLIEST) * random),
     epoch: rules.epoch,
+    ...(granted === undefined ? {} : { scope: granted }),
+    ...(rules.forced === true ? { forcedAt: now } : {}),
+  };
+}
+
+/** The refresh token after a grant that used one, or brought the first. */
+export function refreshTokenAfterGrant(
+  answer: TokenAnswer,
+  before: Tokens | undefined,
+  rules: LifetimeRules,
+  now: number,
+): Pick<Tokens, 'refreshToken' | 'previous'> {
+  const refreshToken = answer.refreshToken ?? before?.refreshToken;
+  const spent = before?.refreshToken;
+  const keepsSpent = rules.leeway > 0 && spent !== undefined && spent !== refreshToken;
+  return {
     ...(refreshToken === undefined ? {} : { refreshToken }),
     ...(keepsSpent ? { previous: { refreshToken: spent, until: now + rules.leeway } } : {}),
-    ...(scope === undefined ? {} : { scope }),
   };
 }
 
 /** What a request should do about an access token: use it, use it and have it renewed meanwhile, or wait for a new one. */
-export function tokenState(tokens: Tokens, now: number): 'fresh' | 'due' | 'over' {
-  if (now < tokens.refreshAt) return 'fresh';
-  const life = (tokens.expiresAt - tokens.refreshAt) / (1 - LATEST);
-  return now < tokens.expiresAt - Math.min(SAFETY, life / 10) ? 'due' : 'over';
+export function tokenState(token: GrantedToken, now: number): 'fresh' | 'due' | 'over' {
+  if (now < token.refreshAt) return 'fresh';
+  const life = (token.expiresAt - token.refreshAt) / (1 - LATEST);
+  return now < token.expiresAt - Math.min(SAFETY, life / 10) ? 'due' : 'over';
 }

@@ -16,6 +16,16 @@ import {
 } from './jws.js';
 import { Ledger, type CodeRecord, type Endpoint, type Hit, type RefreshTokenRecord } from './ledger.js';
 import { closeLater, sleep } from './lifetime.js';
+import {
+  audienceOf,
+  clientCredentials,
+  grantOf,
+  introspect,
+  isKnownAudience,
+  tokenExchange,
+  type GrantAnswer,
+  type TokenFor,
+} from './provider-grants.js';
 import { runSubfolder, uniqueName } from './run-folder.js';
 
 export type { Json, KeyAlg, SigningTrick } from './jws.js';
@@ -150,6 +160,8 @@ export interface Modes {
   metadata: ((metadata: Json) => Json) | undefined;
   /** Changes the JWKS. */
   jwks: ((jwks: { keys: Json[] }) => { keys: Json[] }) | undefined;
+  /** Audiences for which there are tokens; others are refused as `invalid_target`. undefined: any. */
+  audiences: string[] | undefined;
   /** Answers for every request that finds nothing in the queue. */
   always: Partial<Record<Endpoint, Behaviour>>;
   /** Where the `jku` and `x5u` tricks point. */
@@ -400,7 +412,9 @@ export class FaultProvider {
       case '/authorize':
         return 'authorize';
       case '/token':
-        return params.get('grant_type') === 'refresh_token' ? 'refresh' : 'token';
+        return grantOf(params);
+      case '/introspect':
+        return 'introspection';
       case '/userinfo':
         return 'userinfo';
       case '/revoke':
@@ -452,6 +466,18 @@ export class FaultProvider {
           break;
         case 'refresh':
           answer = await this.refresh(params, request, behaviour, aliveOnArrival);
+          break;
+        case 'client_credentials':
+          this.authenticateClient(params, request);
+          answer = this.granted(await clientCredentials(params, this.tokenIssuer()));
+          break;
+        case 'token_exchange':
+          this.authenticateClient(params, request);
+          answer = this.granted(await tokenExchange(params, this.tokenIssuer()));
+          break;
+        case 'introspection':
+          this.authenticateClient(params, request);
+          answer = json(introspect(params, this.ledger));
           break;
         case 'revocation':
           this.authenticateClient(params, request);
@@ -588,6 +614,7 @@ export class FaultProvider {
       userinfo_endpoint: `${at}/userinfo`,
       jwks_uri: `${at}/jwks`,
       revocation_endpoint: `${at}/revoke`,
+      introspection_endpoint: `${at}/introspect`,
       ...(this.modes.endSession.available ? { end_session_endpoint: `${at}/logout` } : {}),
       response_types_supported: ['code'],
       response_modes_supported: ['query', 'form_post'],
@@ -763,6 +790,7 @@ export class FaultProvider {
     this.authenticateClient(params, request);
     const record = this.ledger.refreshTokens.get(presented);
     if (record === undefined) throw this.refuse('unknown refresh token');
+    if (!isKnownAudience(params, this.modes.audiences)) throw oauthError('invalid_target');
     const at = Date.now();
     const first = record.spentAt[0];
     record.spentAt.push(at);
@@ -797,7 +825,7 @@ export class FaultProvider {
       }
       if (this.modes.answerRefreshToken !== 'never') answer['refresh_token'] = fresh.token;
     }
-    const accessToken = await this.newAccessToken(record);
+    const accessToken = await this.newAccessToken({ ...record, audience: audienceOf(params) });
     if (this.modes.answerIdTokenOnRefresh) {
       answer['id_token'] = await this.newIdToken({ ...record, nonce: undefined }, accessToken, behaviour);
     }
@@ -857,10 +885,22 @@ export class FaultProvider {
     return Math.floor(Date.now() / 1000) + this.modes.clockOffset;
   }
 
-  private async newAccessToken(grant: { family: string; sub: string; scope: string }): Promise<string> {
+  private tokenIssuer() {
+    const { clientId, ledger } = this;
+    const { audiences } = this.modes;
+    return { clientId, ledger, audiences, issue: (token: TokenFor) => this.newAccessToken(token) };
+  }
+
+  private granted(answer: GrantAnswer): TokenAnswer {
+    if ('refusal' in answer) throw oauthError(String(answer['refusal']));
+    const lifetime = this.modes.accessTokenLifetime;
+    return this.tokenAnswer({ token_type: 'Bearer', expires_in: lifetime, ...answer });
+  }
+
+  private async newAccessToken(grant: TokenFor): Promise<string> {
     const payload: Json = {
       iss: this.issuer,
-      aud: 'api',
+      aud: grant.audience ?? 'api',
       sub: grant.sub,
       client_id: this.clientId,
       scope: grant.scope,
@@ -881,6 +921,7 @@ export class FaultProvider {
       family: grant.family,
       sub: grant.sub,
       scope: grant.scope,
+      audience: grant.audience,
       issuedAt: Date.now(),
       expiresAt: Date.now() + this.modes.accessTokenLifetime * 1000,
       revokedAt: undefined,
@@ -1017,6 +1058,7 @@ function defaultModes(): Modes {
     }),
     metadata: undefined,
     jwks: undefined,
+    audiences: undefined,
     always: {},
     foreignUrl: undefined,
   };

@@ -10,6 +10,9 @@ export type Endpoint =
   | 'token'
   /** The token endpoint, refresh_token grant. */
   | 'refresh'
+  | 'client_credentials'
+  | 'token_exchange'
+  | 'introspection'
   | 'userinfo'
   | 'revocation'
   | 'end_session';
@@ -45,6 +48,8 @@ export interface AccessTokenRecord {
   family: string;
   sub: string;
   scope: string;
+  /** Whom it was asked for. */
+  audience?: string | undefined;
   issuedAt: number;
   expiresAt: number;
   revokedAt: number | undefined;
