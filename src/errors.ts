@@ -8,7 +8,10 @@ export const ERRORS = {
   unauthorized: { status: 401, title: 'Show who you are: a token or a certificate that is known here.' },
   csrf: { status: 403, title: 'The request did not prove that it comes from the application.' },
   forbidden: { status: 403, title: 'This is not allowed for you, or not in this way.' },
+  'insufficient-claims': { status: 403, title: 'What is known about you does not allow this.' },
+  'insufficient-scope': { status: 403, title: 'Your sign-in was not granted what this needs.' },
   'login-refused': { status: 403, title: 'Signing in must be started by a top-level navigation.' },
+  'step-up': { status: 403, title: 'This needs a further sign-in.' },
   'not-found': { status: 404, title: 'There is nothing at this address.' },
   'method-not-allowed': { status: 405, title: 'This method is not supported here.' },
   'request-timeout': { status: 408, title: 'The request took too long to arrive.' },
@@ -44,6 +47,8 @@ export interface PublicDetails {
   loginUrl?: string;
   /** A silent login (`prompt=none`) has a fair chance to succeed. */
   silent?: boolean;
+  /** Names of what the session lacks. */
+  missing?: readonly string[];
   /** What a caller should change. */
   detail?: string;
 }

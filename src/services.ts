@@ -1,5 +1,6 @@
 import { BackchannelLogoutService } from './auth/backchannel-logout.service.js';
 import { CallbackService } from './auth/callback.service.js';
+import { ElevationService } from './auth/elevation.service.js';
 import { EventsService } from './auth/events.service.js';
 import { FrontchannelLogoutService } from './auth/frontchannel-logout.service.js';
 import { LoginAttempts } from './auth/login-attempts.js';
@@ -68,13 +69,15 @@ export function composeServices(config: Config, logger: Logger) {
   const sessions = new SessionsService({ ...shared, cookie, creation, tokens });
   const limits = new RateLimits(shared);
   const attempts = new LoginAttempts(config, onceRecords);
-  const start = new SessionStart({ ...shared, sessions, marks, trusted });
+  const elevations = new ElevationService(shared);
+  const start = new SessionStart({ ...shared, sessions, marks, elevations, trusted });
   const userSessions = new UserSessionsService({ ...shared, sessions, cookie, trusted });
   const longest = Math.max(0, ...config.routes.map(({ introspect = 0 }) => introspect));
   const introspection = new Introspection(longest, logger);
   const parts = {
     ...shared,
-    ...{ introspection, userSessions, attempts, start, onceRecords, sessions, cookie, trusted, live, limits },
+    ...{ introspection, userSessions, attempts, start, elevations, onceRecords },
+    ...{ sessions, cookie, trusted, live, limits },
   };
   return {
     ...administration,

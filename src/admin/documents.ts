@@ -18,6 +18,10 @@ const session = z
     createdAt: time,
     usedAt: time.meta({ description: 'To the minute.' }),
     absoluteExpiresAt: time,
+    idle: z
+      .int()
+      .optional()
+      .meta({ description: 'Milliseconds without use, where these are fewer than for other sessions.' }),
     browser: z.string().optional(),
     platform: z.string().optional(),
     address: z.string().optional(),

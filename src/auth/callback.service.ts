@@ -146,7 +146,8 @@ export class CallbackService {
     state: string,
     attempt: LoginAttempt,
   ): Promise<{ tokens: TokenAnswer; claims: Claims; epoch: Epoch }> {
-    const { nonce, codeVerifier, maxAge } = attempt;
+    const { nonce, codeVerifier } = attempt;
+    const maxAge = attempt.stepUp ? undefined : attempt.maxAge;
     try {
       // Before the provider is asked: what an operator changes meanwhile counts for these tokens too.
       const epoch = await this.#start.epoch();
@@ -191,6 +192,7 @@ export class CallbackService {
     const clearing = this.#attempts.clearing(state);
     if (attempt.silent) return { location: attempt.returnTo, cookies: [clearing, this.#silentMark()] };
     const query = new URLSearchParams({
+      ...attempt.parameters,
       prompt: 'login',
       provider: attempt.provider,
       returnTo: attempt.returnTo,

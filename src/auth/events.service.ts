@@ -38,8 +38,9 @@ export class EventsService {
         public: { detail: `At most ${String(STREAMS_AT_MOST)} of these streams can be open in one session.` },
       });
     }
-    const { idle, warnBefore } = this.#times;
-    const stream = new TabStream(response, { idle, warnBefore, absoluteAt: contents.absoluteAt, touchedAt });
+    const { warnBefore } = this.#times;
+    const { absoluteAt, idle = this.#times.idle } = contents;
+    const stream = new TabStream(response, { idle, warnBefore, absoluteAt, touchedAt });
     stream.begin();
     if (this.#closing) {
       stream.leave();

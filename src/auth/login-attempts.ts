@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Config } from '../config/config.js';
 import { cookieValues, cookiesWithPrefix, serializeCookie } from '../http/cookies.js';
+import type { ElevationWish } from './elevation.service.js';
 import { cookieNames } from '../session/cookie-names.js';
 import type { OnceRecords } from '../store/once-records.js';
 
@@ -15,6 +16,15 @@ export interface LoginAttempt {
   silent: boolean;
   /** The provider was told to ask for a sign-in, whoever is signed in there. */
   fresh: boolean;
+  /** What else was asked for, so that the login can be begun once more. */
+  parameters: Readonly<Record<string, string>>;
+  /** What this login and those before it in the same session were asked for. */
+  asked: readonly string[];
+  /** Whose session it was. */
+  of?: { issuer: string; subject: string };
+  /** One of our own answers asked for it: what it does not bring is for the route to judge. */
+  stepUp: boolean;
+  elevates?: ElevationWish;
   /** Milliseconds since the epoch. */
   startedAt: number;
   /** The browser's session at the start, which the new one replaces. */

@@ -1,4 +1,5 @@
 import { CloakroomError } from '../errors.js';
+import { ACR_VALUES, MAX_AGE } from '../session/step-up.js';
 
 /** What an application may ask of one login. */
 export interface LoginParameters {
@@ -6,6 +7,10 @@ export interface LoginParameters {
   provider: string | undefined;
   /** We sent the browser here ourselves after a sign-in that came too late. */
   restart: boolean;
+  /** One of our own answers led here, which asked for more than there is. */
+  stepUp: boolean;
+  /** A scope for some routes alone. */
+  elevate: string | undefined;
   /** Passed to the provider as they are. */
   forwarded: Readonly<Record<string, string>>;
 }
@@ -14,8 +19,8 @@ export interface LoginParameters {
 const FORWARDED: Record<string, RegExp> = {
   prompt: /^(?:none|(?:login|consent|select_account)(?: (?:login|consent|select_account)){0,2})$/,
   login_hint: /^[^\p{Cc}]{1,256}$/u,
-  acr_values: /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/,
-  max_age: /^\d{1,9}$/,
+  acr_values: ACR_VALUES,
+  max_age: MAX_AGE,
   ui_locales: /^[A-Za-z0-9-]{1,35}(?: [A-Za-z0-9-]{1,35}){0,9}$/,
 };
 const MAX_LENGTH = 512;
@@ -37,6 +42,8 @@ export function loginParameters(query: URLSearchParams): LoginParameters {
     returnTo: single(query, 'returnTo'),
     provider: single(query, 'provider'),
     restart: single(query, 'restart') === '1',
+    stepUp: single(query, 'stepUp') === '1',
+    elevate: single(query, 'elevate'),
     forwarded,
   };
 }

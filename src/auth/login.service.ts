@@ -5,10 +5,13 @@ import { cookieValues, serializeCookie } from '../http/cookies.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
 import type { Providers } from '../oidc/providers.js';
+import { elevatedScopes } from '../session/elevation.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
+import type { ElevationService } from './elevation.service.js';
 import type { LoginAttempts } from './login-attempts.js';
 import { invalid, loginParameters } from './login-parameters.js';
+import { loginWish } from './login-wish.js';
 import { requireNavigation } from './navigation.js';
 import { safeReturnTo } from './return-to.js';
 import { requireSecureTransport } from './transport.js';
@@ -20,6 +23,7 @@ export class LoginService {
   readonly #providers: Providers;
   readonly #sessions: SessionsService;
   readonly #cookie: SessionCookie;
+  readonly #elevations: ElevationService;
   readonly #trusted: TrustedProxies;
   readonly #limits: RateLimits;
   readonly #logger: Logger;
@@ -30,6 +34,7 @@ export class LoginService {
     providers: Providers;
     sessions: SessionsService;
     cookie: SessionCookie;
+    elevations: ElevationService;
     trusted: TrustedProxies;
     limits: RateLimits;
     logger: Logger;
@@ -39,6 +44,7 @@ export class LoginService {
     this.#providers = parts.providers;
     this.#sessions = parts.sessions;
     this.#cookie = parts.cookie;
+    this.#elevations = parts.elevations;
     this.#trusted = parts.trusted;
     this.#limits = parts.limits;
     this.#logger = parts.logger;
@@ -55,10 +61,15 @@ export class LoginService {
     requireSecureTransport(request, this.#config, this.#trusted, this.#logger);
     const parameters = loginParameters(query);
     const returnTo = safeReturnTo(parameters.returnTo, this.#config.publicUrl);
-    const provider =
-      parameters.provider === undefined ? this.#providers.first : this.#providers.get(parameters.provider);
-    if (provider === undefined) throw invalid('provider');
     const { cookie } = request.headers;
+    const { provider: by, ...wish } = await loginWish(
+      parameters,
+      request.headers,
+      this.#sessions,
+      this.#elevations,
+    );
+    const provider = by === undefined ? this.#providers.first : this.#providers.get(by);
+    if (provider === undefined) throw invalid('provider');
 
     const silent = parameters.forwarded['prompt'] === 'none';
     // A silent attempt that just failed would fail again: without this, page and provider can bounce for ever.
@@ -77,6 +88,7 @@ export class LoginService {
       forwarded['prompt'] = 'login';
     }
     const { state, attempt, cookies } = await this.#attempts.begin(cookie, {
+      ...wish,
       provider: provider.name,
       returnTo,
       silent,
@@ -89,6 +101,7 @@ export class LoginService {
       state,
       nonce,
       codeVerifier,
+      ...(wish.elevates && { scopes: elevatedScopes(provider.config.scopes, wish.elevates.scope) }),
       parameters: forwarded,
     });
     if (parameters.restart) cookies.push(this.#restartMark());

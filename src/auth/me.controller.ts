@@ -4,8 +4,10 @@ import type { Config } from '../config/config.js';
 import { CONFIG } from '../config/token.js';
 import { CloakroomError } from '../errors.js';
 import { checkCsrf } from '../session/csrf.js';
+import { heldElevations } from '../session/elevation.js';
 import { SessionCookie } from '../session/session-cookie.js';
 import { SessionsService } from '../session/sessions.service.js';
+import type { OpenSession } from '../store/session-records.js';
 import { LogoutService } from './logout.service.js';
 import { rawQuery } from './query.js';
 
@@ -30,6 +32,7 @@ export class MeController {
         authenticated: true,
         claims: session.contents.claims,
         session: this.sessions.times(session, { slide }),
+        ...this.elevated(session),
         logoutUrl: this.logout.urlFor(session.handle),
       });
     } catch (error) {
@@ -38,5 +41,14 @@ export class MeController {
       if (error.clearSession) response.append('Set-Cookie', this.cookie.clearingDead(request.headers.cookie));
       response.json({ authenticated: false });
     }
+  }
+
+  /** Scopes for some routes alone, where there are any. */
+  private elevated({ contents }: OpenSession): { elevated?: { scope: string; expiresAt: string }[] } {
+    const held = Object.entries(heldElevations(contents, this.sessions.tokenEpoch, Date.now()));
+    if (held.length === 0) return {};
+    return {
+      elevated: held.map(([scope, { until }]) => ({ scope, expiresAt: new Date(until).toISOString() })),
+    };
   }
 }

@@ -11,10 +11,13 @@ import type { Claims } from '../oidc/id-token.js';
 import type { OidcClient, TokenAnswer } from '../oidc/oidc-client.js';
 import { providerFailure } from '../oidc/oidc-errors.js';
 import { browserFamily } from '../session/browser-family.js';
+import { lifetimesOf } from '../session/lifetimes.js';
+import { keptClaims, requiredClaims } from '../session/requirements.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { Epoch, PolicyEpoch } from '../store/policy-epoch.js';
 import type { SessionContents } from '../store/session-contents.js';
 import { tokensAfterGrant } from '../tokens/token-lifetime.js';
+import type { ElevationService, Moving } from './elevation.service.js';
 import type { LoginAttempt } from './login-attempts.js';
 
 /** What the provider has said about a person, verified. */
@@ -34,8 +37,11 @@ export class SessionStart {
   readonly #marks: IdentityMarks;
   readonly #endings: EndingsService;
   readonly #epoch: PolicyEpoch;
+  readonly #elevations: ElevationService;
   readonly #trusted: TrustedProxies;
   readonly #logger: Logger;
+  /** By name or path. */
+  readonly #requiredClaims: readonly string[];
 
   constructor(parts: {
     config: Config;
@@ -43,6 +49,7 @@ export class SessionStart {
     marks: IdentityMarks;
     endings: EndingsService;
     epoch: PolicyEpoch;
+    elevations: ElevationService;
     trusted: TrustedProxies;
     logger: Logger;
   }) {
@@ -51,8 +58,10 @@ export class SessionStart {
     this.#marks = parts.marks;
     this.#endings = parts.endings;
     this.#epoch = parts.epoch;
+    this.#elevations = parts.elevations;
     this.#trusted = parts.trusted;
     this.#logger = parts.logger;
+    this.#requiredClaims = requiredClaims(parts.config.routes);
   }
 
   epoch(): Promise<Epoch> {
@@ -65,26 +74,44 @@ export class SessionStart {
     response: Response,
     signedIn: SignedIn,
   ): Promise<{ handle: string } | 'sign-in-again' | 'denied'> {
-    const { provider, tokens } = signedIn;
+    const { attempt } = signedIn;
+    let moving: Moving | undefined;
     try {
       const before = await this.#verdict(signedIn);
       if (before !== 'welcome') {
-        provider.discard(tokens);
+        this.#discard(signedIn);
         return before;
       }
-      const contents = await this.#contents(request, signedIn);
+      moving = attempt.elevates && (await this.#elevations.take(attempt.elevates, signedIn));
+      const contents = moving?.contents ?? (await this.#contents(request, signedIn));
       const handle = await this.#sessions.start(request, response, contents);
       // Once more, now that the session can be found: whoever ended this person's sessions in between left a mark first
       // and looked for sessions then, so one of the two sees the other.
-      const [after, cause] = await Promise.all([this.#verdict(signedIn), this.#endings.overtaken(handle)]);
-      if (after === 'welcome' && cause === undefined) return { handle };
+      // A session that is replaced counts for the one that follows it.
+      const [after, cause] = await Promise.all([
+        this.#verdict(signedIn),
+        this.#endings.overtaken(moving?.before.handle ?? handle),
+      ]);
+      const isWelcome = after === 'welcome' && cause === undefined;
+      if (isWelcome && (moving === undefined || (await this.#elevations.finish(moving)))) return { handle };
+      if (moving !== undefined) await this.#elevations.giveBack(moving);
       await this.#sessions.takeBack(request, handle, cause ?? 'provider');
-      provider.discard(tokens);
+      this.#discard(signedIn);
+      if (isWelcome) return 'denied';
       return after === 'welcome' ? 'sign-in-again' : after;
     } catch (error) {
-      provider.discard(tokens);
+      if (moving !== undefined) await this.#elevations.giveBack(moving);
+      this.#discard(signedIn);
       throw error;
     }
+  }
+
+  /**
+   * What a login for elevated access brought is left to run out: to many a provider it is one sign-in with the session that
+   * there is, and revoking it would end that one's tokens as well.
+   */
+  #discard({ provider, attempt, tokens }: SignedIn): void {
+    if (attempt.elevates === undefined) provider.discard(tokens);
   }
 
   async #verdict({ provider, attempt, claims }: SignedIn): Promise<'welcome' | 'sign-in-again' | 'denied'> {
@@ -104,13 +131,17 @@ export class SessionStart {
   }
 
   async #contents(request: Request, signedIn: SignedIn): Promise<SessionContents> {
-    const { provider, tokens, claims, epoch } = signedIn;
+    const { provider, attempt, tokens, claims, epoch } = signedIn;
     const { accessTokenLifetime, rotation } = provider.config;
     const { session, me } = this.#config;
     const leeway = rotation.policy === 'leeway' ? rotation.leeway : 0;
     const now = Date.now();
     const shown = { ...claims, ...(await this.#userinfo(request, provider, tokens, claims)) };
-    const { sid, auth_time: authTime, acr } = claims;
+    const { sid, auth_time: authTime, iat, acr } = claims;
+    const { idle, absolute } = lifetimesOf(session, shown);
+    const asked = askedOf(attempt, claims);
+    // RFC 6749 section 5.1: an answer without a scope grants what was asked for.
+    const granted = { ...tokens, scope: tokens.scope ?? provider.config.scopes.join(' ') };
     const address = coarseAddress(this.#trusted.clientAddress(request), session.address);
     return {
       provider: provider.name,
@@ -119,17 +150,22 @@ export class SessionStart {
       ...(typeof sid === 'string' ? { sid } : {}),
       ...(typeof authTime === 'number' ? { authTime } : {}),
       ...(typeof acr === 'string' ? { acr } : {}),
+      signedInAt: now,
+      ...(typeof authTime === 'number' ? { authenticatedAt: now - secondsAgo(authTime, iat) * 1000 } : {}),
       epoch: epoch.end,
       client: {
         ...browserFamily(request.headers['user-agent']),
         ...(address === undefined ? {} : { address }),
       },
       createdAt: now,
-      absoluteAt: now + session.absolute,
+      absoluteAt: now + absolute,
+      ...(idle === undefined ? {} : { idle }),
       claims: pick(shown, me.claims),
+      ...(this.#requiredClaims.length > 0 ? { required: keptClaims(shown, this.#requiredClaims) } : {}),
+      ...(asked.length > 0 ? { asked } : {}),
       idToken: tokens.idToken ?? '',
       tokens: tokensAfterGrant(
-        tokens,
+        granted,
         undefined,
         { fallback: accessTokenLifetime, leeway, epoch: epoch.refresh },
         now,
@@ -173,6 +209,17 @@ function isFresh({ at }: Mark, attempt: LoginAttempt, claims: Claims, tolerance:
   const { auth_time: authTime } = claims;
   if (typeof authTime === 'number') return (authTime + 1) * 1000 > at - (attempt.fresh ? tolerance : 0);
   return attempt.fresh && attempt.startedAt > at - tolerance;
+}
+
+/** What was asked of the logins that led here; of those before this one only if they were the same person's. */
+function askedOf({ asked, of }: LoginAttempt, { iss, sub }: Claims): readonly string[] {
+  const isSame = of === undefined || (of.issuer === iss && of.subject === sub);
+  return isSame ? asked : asked.slice(-1);
+}
+
+/** How long ago somebody signed in when the ID token was made, both by the provider's clock. */
+function secondsAgo(authTime: number, iat: unknown): number {
+  return typeof iat === 'number' ? Math.max(0, iat - authTime) : 0;
 }
 
 function pick(claims: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {

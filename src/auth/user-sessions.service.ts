@@ -114,8 +114,9 @@ export class UserSessionsService {
   }
 
   #shown(one: ListedSession, current: string): OwnSession {
-    const { handle, createdAt, usedAt, absoluteExpiresAt, browser, platform, address, acr } = one;
-    const idleExpiresAt = Math.min(usedAt + this.#config.session.idle, absoluteExpiresAt);
+    const { idle = this.#config.session.idle, absoluteExpiresAt } = one;
+    const { handle, createdAt, usedAt, browser, platform, address, acr } = one;
+    const idleExpiresAt = Math.min(usedAt + idle, absoluteExpiresAt);
     return {
       handle,
       current: handle === current,

@@ -13,6 +13,7 @@ import { cookieNames } from '../session/cookie-names.js';
 import { RevocationEnvelopes } from '../store/revocation-envelope.js';
 import { routeToken } from './route-token.js';
 import { probeProvider, probeStore, probeUpstream, type Finding } from './probes.js';
+import { requirementText } from './route-requirements.js';
 
 /** `cloakroom check`: what this configuration comes to, and whether everything it points at is there. */
 
@@ -151,7 +152,9 @@ function formatRate({ requests, per }: RateConfig): string {
 /** One line a route, in the order in which they are matched. */
 function routeRows({ routes }: Config): Row[] {
   const head =
-    'path,upstream,methods,token,csrf,body,parallel,streams,rate,websocket,cache,headers,cookies'.split(',');
+    'path,upstream,methods,token,requires,csrf,body,parallel,streams,rate,websocket,cache,headers,cookies'.split(
+      ',',
+    );
   const rows = routes
     .toSorted((a, b) => b.path.length - a.path.length)
     .map((route) => {
@@ -161,6 +164,7 @@ function routeRows({ routes }: Config): Row[] {
         `-> ${upstream}`,
         methods.length === METHODS.length ? 'all' : methods.join(' '),
         routeToken(route),
+        requirementText(route),
         csrf,
         limits.requestBody === undefined ? 'any' : formatSize(limits.requestBody),
         token === 'none' ? '-' : String(limits.parallel),
@@ -188,8 +192,13 @@ function timeoutRows(config: Config): Row[] {
     Object.entries(times)
       .map(([name, value]) => `${name} ${formatDuration(value)}`)
       .join(', ');
-  const { idle, absolute } = config.session;
+  const { idle, absolute, lifetimes } = config.session;
   const rows: Row[] = [['session', line({ idle, absolute })]];
+  for (const lifetime of lifetimes) {
+    const { idle: itsIdle = idle, absolute: itsAbsolute = absolute } = lifetime;
+    const whose = requirementText({ require: { claims: lifetime.claims } });
+    rows.push([`session of ${whose}`, line({ idle: itsIdle, absolute: itsAbsolute })]);
+  }
   if (config.store.kind === 'redis') {
     const { connectTimeout, commandTimeout } = config.store;
     rows.push(['Redis', line({ connect: connectTimeout, command: commandTimeout })]);

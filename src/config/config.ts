@@ -48,6 +48,15 @@ export interface ExchangeConfig {
   readonly resource?: string | undefined;
   readonly scope?: string | undefined;
 }
+/** By name or path of a claim, the values of which one must be there. */
+export type WantedClaims = Readonly<Record<string, readonly (string | number | boolean)[]>>;
+/** What a session must have shown. `maxAuthAge` in milliseconds. */
+export interface RequireConfig {
+  readonly scopes?: readonly string[] | undefined;
+  readonly claims?: WantedClaims | undefined;
+  readonly acr?: readonly string[] | undefined;
+  readonly maxAuthAge?: number | undefined;
+}
 /** What passes the proxy. TRACE and CONNECT never do. */
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
 export interface RouteConfig {
@@ -61,6 +70,9 @@ export interface RouteConfig {
   readonly exchange?: ExchangeConfig | undefined;
   /** Milliseconds. */
   readonly introspect?: number | undefined;
+  readonly require: RequireConfig | undefined;
+  /** A scope of its own for some milliseconds. */
+  readonly elevate: { readonly scope: string; readonly for: number } | undefined;
   readonly csrf: 'header' | 'origin';
   /** `requestBody` in bytes; undefined: no limit. */
   readonly limits: {
@@ -133,6 +145,12 @@ export interface Config {
   readonly session: {
     readonly idle: number;
     readonly absolute: number;
+    /** Milliseconds; undefined: as for all. */
+    readonly lifetimes: readonly {
+      readonly claims: WantedClaims;
+      readonly idle?: number | undefined;
+      readonly absolute?: number | undefined;
+    }[];
     readonly sameSite: 'strict' | 'lax';
     readonly address: 'off' | 'network' | 'full';
     readonly warnBefore: number;

@@ -39,6 +39,8 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     routes: file.routes.map((route): RouteConfig => ({
       ...route,
       upstream: resolveUpstream(route.upstream),
+      require: route.require,
+      elevate: route.elevate,
       websocket: resolveWebSocket(route.websocket),
     })),
     frontend: file.frontend && { folder: resolve(sources.folder, file.frontend.folder) },

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { METHODS } from './config.js';
 import { rateSettings } from './rate-schema.js';
 import { pageSecurity } from './page-schema.js';
+import { elevate, requirement } from './route-require-schema.js';
 import { isReservedCookie, isReservedRequestHeader, isReservedResponseHeader } from './reserved.js';
 import { routeToken } from './route-token-schema.js';
 import { checked, duration, nameList, quote, setting, size } from './setting.js';
@@ -122,6 +123,8 @@ const route = z
       example: 'user-or-none',
     }),
     ...routeToken,
+    require: requirement,
+    elevate,
     csrf: setting(z.enum(['header', 'origin']).prefault('header'), {
       description:
         'How a request proves that it comes from the application. `header`: by `X-CSRF: 1`. `origin`: that, or for GET and ' +

@@ -4,6 +4,7 @@ import { isLoopbackHost, parseUrl } from './addresses.js';
 import { parseDuration } from './duration.js';
 import type { LocatedWrong } from './faults.js';
 import { adminRules } from './admin-rules.js';
+import { requireRules } from './require-rules.js';
 import { routeTokens } from './route-token-rules.js';
 import { reasonOf } from './secrets.js';
 import { fallback, type Look, type Path } from './settings.js';
@@ -20,6 +21,7 @@ export function crossCheck(valueAt: (path: Path) => unknown, folder: string): Lo
     ...sessionTimes(look),
     ...routePaths(look),
     ...routeLimits(look),
+    ...requireRules(look),
     ...routeTokens(look),
     ...ownOrigin(look),
     ...sameProvider(look),

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { admin } from './admin-schema.js';
 import { cors } from './cors-schema.js';
+import { lifetimes } from './lifetime-schema.js';
 import { listen } from './listen-schema.js';
 import { providers } from './provider-schema.js';
 import { rateLimits } from './rate-schema.js';
@@ -47,6 +48,7 @@ export const fileSchema = z.strictObject({
         description: 'A session ends this long after login, whatever happens.',
         example: '12h',
       }),
+      lifetimes,
       sameSite: setting(z.enum(['strict', 'lax']).prefault('strict'), {
         description:
           'The SameSite flag of the session cookie. With `lax`, links from other sites arrive logged in.',

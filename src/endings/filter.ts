@@ -34,6 +34,8 @@ export interface ListedSession {
   createdAt: number;
   usedAt: number;
   absoluteExpiresAt: number;
+  /** Milliseconds without use, where these are fewer than for other sessions. */
+  idle?: number;
   browser?: string;
   platform?: string;
   address?: string;
@@ -102,8 +104,8 @@ export function matches(filter: SessionFilter, found: FoundSession, now: number)
 
 export function listed({ handle, usedAt, about }: FoundSession): ListedSession | undefined {
   if (about === undefined) return undefined;
-  const { provider, issuer, subject, email, sid, acr, createdAt, absoluteAt, browser, platform, address } =
-    about;
+  const { provider, issuer, subject, email, sid, acr, createdAt, absoluteAt, idle } = about;
+  const { browser, platform, address } = about;
   return {
     handle,
     provider,
@@ -115,6 +117,7 @@ export function listed({ handle, usedAt, about }: FoundSession): ListedSession |
     createdAt,
     usedAt,
     absoluteExpiresAt: absoluteAt,
+    ...(idle === undefined ? {} : { idle }),
     ...(browser === undefined ? {} : { browser }),
     ...(platform === undefined ? {} : { platform }),
     ...(address === undefined ? {} : { address }),

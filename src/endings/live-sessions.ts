@@ -13,6 +13,7 @@ export interface Watcher {
 interface Watched {
   epoch: number;
   absoluteAt: number;
+  idle: number;
   touchedAt: number;
   watchers: Set<Watcher>;
 }
@@ -83,6 +84,7 @@ export class LiveSessions {
     const watched = this.#watched.get(handle) ?? {
       epoch: contents.epoch,
       absoluteAt: contents.absoluteAt,
+      idle: contents.idle ?? this.#idle,
       touchedAt,
       watchers: new Set(),
     };
@@ -151,10 +153,10 @@ export class LiveSessions {
   }
 
   /** Without a cause on record the session ran out, or somebody deleted its key. */
-  async #causeOf(handle: string, { touchedAt, absoluteAt }: Watched): Promise<EndCause> {
+  async #causeOf(handle: string, { touchedAt, absoluteAt, idle }: Watched): Promise<EndCause> {
     const cause = String((await this.#store.get('ended', handle)) ?? '');
     if (CAUSES.has(cause)) return cause as EndCause;
-    const until = Math.min(touchedAt + this.#idle, absoluteAt);
+    const until = Math.min(touchedAt + idle, absoluteAt);
     return Date.now() >= until - LOOK_EVERY ? 'expired' : 'operator';
   }
 }

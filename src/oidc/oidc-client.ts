@@ -29,6 +29,8 @@ export interface AuthorizationRequest {
   state: string;
   nonce: string;
   codeVerifier: string;
+  /** Instead of those of the configuration. */
+  scopes?: readonly string[];
   /** `prompt`, `login_hint` and their like, already checked. */
   parameters: Readonly<Record<string, string>>;
 }
@@ -109,7 +111,7 @@ export class OidcClient {
       ...this.config.authorizationParameters,
       ...request.parameters,
       redirect_uri: this.redirectUri,
-      scope: this.config.scopes.join(' '),
+      scope: (request.scopes ?? this.config.scopes).join(' '),
       code_challenge: await oidc.calculatePKCECodeChallenge(request.codeVerifier),
       code_challenge_method: 'S256',
       state: request.state,

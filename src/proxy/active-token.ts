@@ -24,11 +24,18 @@ export class ActiveTokens {
    * @throws {CloakroomError} `session-required` with the reason `token-inactive`; `idp-unavailable`; and as
    *   {@link SessionsService.renewedToken}
    */
-  async of(session: OpenSession, { wish }: Route, accessToken: string, within: number): Promise<string> {
+  async of(
+    session: OpenSession,
+    { wish, elevation }: Route,
+    accessToken: string,
+    within: number,
+  ): Promise<string> {
     const provider = this.#providers.get(session.contents.provider);
     if (provider === undefined) throw new CloakroomError('idp-unavailable');
     if (await this.#introspection.isActive(provider, session, accessToken, within)) return accessToken;
-    const renewed = await this.#sessions.renewedToken(session, wish, accessToken);
+    // Nothing but another sign-in brings another elevated token.
+    const renewed =
+      elevation === undefined ? await this.#sessions.renewedToken(session, wish, accessToken) : undefined;
     if (renewed !== undefined && (await this.#introspection.isActive(provider, session, renewed, within))) {
       return renewed;
     }

@@ -3,6 +3,8 @@ import { CloakroomError } from '../errors.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { addressGroup } from '../http/address-range.js';
 import type { RateLimit } from '../limits/rate-limit.js';
+import { elevatedToken } from '../session/elevation.js';
+import { checkRequirement } from '../session/requirements.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
@@ -47,11 +49,15 @@ export class Admission {
     if (route.rate !== undefined) this.#takeFrom(route.rate, request, route);
     if (this.#isAnonymous(request, route)) return undefined;
     const session = await this.#sessions.find(request.headers.cookie, { slide: true });
+    if (route.requirement !== undefined) checkRequirement(route.requirement, session.contents, Date.now());
     if (!underWay.enter(session.handle)) {
       throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
     }
     try {
-      const token = this.#sessions.accessToken(session, route.wish);
+      const token =
+        route.elevation === undefined
+          ? this.#sessions.accessToken(session, route.wish)
+          : elevatedToken(route.elevation, session.contents, this.#sessions.tokenEpoch, Date.now());
       const accessToken = typeof token === 'string' ? token : await token;
       if (route.introspect === undefined) return { session, accessToken };
       return {

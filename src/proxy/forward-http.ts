@@ -12,6 +12,7 @@ import type { Route } from './route-table.js';
 import { browserTrailers, wantsTrailers } from './trailers.js';
 import { hasBody, Upload } from './upload.js';
 import { ANSWER_INVALID, closedBeforeAnswer, STREAMS_TOO_MANY } from './upstream-errors.js';
+import { upstreamStepUp } from './upstream-step-up.js';
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -115,17 +116,27 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#fail(invalidAnswer('a transfer coding that nobody asked for'));
       return;
     }
-    if (status === 401 && this.#isHeldBack(controller, statusMessage)) return;
-    this.#begin(controller, status, statusMessage);
+    const rawHeaders = (controller.rawHeaders ?? []) as (string | Buffer)[];
+    const stepUp = upstreamStepUp(status, rawHeaders, this.#forwarding.session?.contents);
+    if (stepUp !== undefined) {
+      this.#fail(stepUp);
+      return;
+    }
+    if (status === 401 && this.#isHeldBack(controller, statusMessage, rawHeaders)) return;
+    this.#begin(status, statusMessage, rawHeaders);
+    // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
+    if (status === 304) this.onResponseEnd(controller);
   }
 
   /** Once for a request: what is refused again goes on. */
-  #isHeldBack(controller: Dispatcher.DispatchController, statusMessage: string | undefined): boolean {
+  #isHeldBack(
+    controller: Dispatcher.DispatchController,
+    statusMessage: string | undefined,
+    rawHeaders: readonly (string | Buffer)[],
+  ): boolean {
     if (this.#held !== undefined) return false;
-    const { refused } = this.#forwarding;
-    const rawHeaders = (controller.rawHeaders ?? []) as (string | Buffer)[];
     const isRepeatable = this.#upload === undefined;
-    const renewal = refused.renewal({ ...this.#forwarding, isRepeatable }, rawHeaders);
+    const renewal = this.#forwarding.refused.renewal({ ...this.#forwarding, isRepeatable }, rawHeaders);
     if (renewal === undefined) return false;
     const held = new HeldAnswer(controller);
     this.#held = held;
@@ -137,7 +148,7 @@ class Exchange implements Dispatcher.DispatchHandler {
           this.#dispatch();
           return;
         }
-        this.#begin(controller, 401, statusMessage);
+        this.#begin(401, statusMessage, rawHeaders);
         held.release();
       })
       .catch((error: unknown) => {
@@ -147,10 +158,10 @@ class Exchange implements Dispatcher.DispatchHandler {
     return true;
   }
 
-  #begin(controller: Dispatcher.DispatchController, status: number, statusMessage: string | undefined): void {
-    const { response, route, requestId, security } = this.#forwarding;
+  #begin(status: number, statusMessage: string | undefined, rawHeaders: readonly (string | Buffer)[]): void {
+    const { response, route, requestId, security, session } = this.#forwarding;
     const headers = browserResponseHeaders({
-      rawHeaders: (controller.rawHeaders ?? []) as (string | Buffer)[],
+      rawHeaders,
       allow: route.responseAllow,
       cookies: route.cookies,
       cache: route.cache,
@@ -168,11 +179,9 @@ class Exchange implements Dispatcher.DispatchHandler {
     // Without a length this may be a stream whose first event is far off; the browser should know that it began.
     if (isEndless) {
       response.flushHeaders();
-      const { streams, session } = this.#forwarding;
+      const { streams } = this.#forwarding;
       this.#events = streams.watch(response, headers, session, this.#onSessionEnded);
     }
-    // The client takes the length it may carry, which is that of another answer (RFC 9110 section 8.6), for a short body.
-    if (status === 304) this.onResponseEnd(controller);
   }
 
   /** The answer itself follows, unless this was to be the last HTTP on the connection. */

@@ -8,6 +8,7 @@ import { browserResponseHeaders } from './headers.js';
 import { reasonPhrase } from './reason-phrase.js';
 import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
 import type { Route, WebSocketRules } from './route-table.js';
+import { upstreamStepUp } from './upstream-step-up.js';
 import { handshakeHeaders, isAccepted, type Handshake } from './websocket-handshake.js';
 import type { WebSockets } from './websockets.js';
 
@@ -114,9 +115,16 @@ export function forwardWebSocket(tunneling: Tunneling): void {
   });
   upstream.once('response', (answer) => {
     clearTimeout(timer);
+    const { statusCode: status = 502, rawHeaders } = answer;
     // Switches without saying to what.
-    if (answer.statusCode === 101) {
+    if (status === 101) {
       fail(new CloakroomError('upstream-invalid'));
+      return;
+    }
+    const stepUp = upstreamStepUp(status, rawHeaders, session?.contents);
+    if (stepUp !== undefined) {
+      answer.resume();
+      fail(stepUp);
       return;
     }
     upstream.setTimeout(route.idle, () => {
@@ -126,11 +134,10 @@ export function forwardWebSocket(tunneling: Tunneling): void {
     response.once('close', end);
     try {
       const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
-      const status = answer.statusCode ?? 502;
       if (status === 401) {
         headers.push(...UPSTREAM_ANSWER);
         // For the next handshake; this one is answered.
-        void tunneling.refused.renewal({ ...tunneling, isRepeatable: false }, answer.rawHeaders);
+        void tunneling.refused.renewal({ ...tunneling, isRepeatable: false }, rawHeaders);
       }
       response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
       answer.pipe(response);

@@ -41,7 +41,9 @@ export class RefusedTokens {
    */
   renewal(refused: Refused, rawHeaders: readonly (string | Buffer)[]): Promise<boolean> | undefined {
     const { request, route, headers, session, accessToken, isRepeatable } = refused;
-    if (session === undefined || accessToken === undefined || !saysInvalidToken(rawHeaders)) return undefined;
+    if (session === undefined || accessToken === undefined) return undefined;
+    // Nothing but another sign-in brings another elevated token.
+    if (route.elevation !== undefined || !saysInvalidToken(rawHeaders)) return undefined;
     const renewed = this.#renew(session, route, accessToken);
     if (!isRepeatable || !SAFE.has(request.method ?? '')) {
       // This answer does not wait for what can only help the next request.

@@ -4,6 +4,8 @@ import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { proxiedSecurityHeaders } from '../http/security-headers.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
+import { toElevation, type Elevation } from '../session/elevation.js';
+import { toRequirement, type Requirement } from '../session/requirements.js';
 import { tokenWish, type TokenWish } from '../tokens/token-wish.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';
@@ -29,6 +31,10 @@ export interface Route {
   wish: TokenWish | undefined;
   /** Milliseconds: how old the provider's word may be that the token is active; undefined: nobody asks. */
   introspect: number | undefined;
+  /** undefined: being signed in is enough. */
+  requirement: Requirement | undefined;
+  /** undefined: the session's own access token goes along. */
+  elevation: Elevation | undefined;
   csrf: RouteConfig['csrf'];
   /** Bytes. */
   requestBody: number;
@@ -95,6 +101,8 @@ function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
     token: config.token,
     wish: tokenWish(config),
     introspect: config.introspect,
+    requirement: toRequirement(config.require),
+    elevation: toElevation(config.elevate),
     csrf: config.csrf,
     requestBody: config.limits.requestBody ?? Infinity,
     parallel: new Parallel(config.limits.parallel),

@@ -97,7 +97,8 @@ function creatingClient(
 ): { set: (...args: string[]) => Promise<string> } {
   return {
     set: async (id = '', contents = '') => {
-      await records.create(Buffer.from(id, 'base64url'), JSON.parse(contents) as SessionContents, idle);
+      const written = JSON.parse(contents) as SessionContents;
+      await records.create(Buffer.from(id, 'base64url'), written, written.idle ?? idle);
       return 'OK';
     },
   };

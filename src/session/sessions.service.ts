@@ -13,6 +13,7 @@ import type { SessionContents } from '../store/session-contents.js';
 import type { EndCause } from '../store/store.js';
 import type { TokenWish } from '../tokens/token-wish.js';
 import type { AccessToken, TokensService } from '../tokens/tokens.service.js';
+import { shortestIdle } from './lifetimes.js';
 import type { SessionCookie } from './session-cookie.js';
 import type { SessionCreation } from './session-creation.js';
 
@@ -61,7 +62,7 @@ export class SessionsService {
     this.#endings = parts.endings;
     this.#revocations = parts.revocations;
     this.#logger = parts.logger;
-    this.#touchEvery = Math.min(TOUCH_EVERY, parts.config.session.idle / 10);
+    this.#touchEvery = Math.min(TOUCH_EVERY, shortestIdle(parts.config.session) / 10);
     // Remembered for up to twice this long: shorter than the time to the next touch, or a session in use would run out.
     this.#touching = new Recent(Math.min(1000, this.#touchEvery / 2), 50_000);
   }
@@ -110,14 +111,19 @@ export class SessionsService {
 
   /** When a session began and when it will end, as ISO 8601 times. */
   times(session: OpenSession, options: { slide: boolean }): SessionTimes {
-    const { createdAt, absoluteAt } = session.contents;
+    const { createdAt, absoluteAt, idle = this.#config.session.idle } = session.contents;
     const usedAt = options.slide && this.#isDue(session) ? Date.now() : session.touchedAt;
-    const idleAt = Math.min(usedAt + this.#config.session.idle, absoluteAt);
+    const idleAt = Math.min(usedAt + idle, absoluteAt);
     return {
       createdAt: new Date(createdAt).toISOString(),
       idleExpiresAt: new Date(idleAt).toISOString(),
       absoluteExpiresAt: new Date(absoluteAt).toISOString(),
     };
+  }
+
+  /** Tokens that were asked for before this policy epoch are not used any more. */
+  get tokenEpoch(): number {
+    return this.#epoch.known?.refresh ?? 0;
   }
 
   /** True while the session of this handle lives; needs no cookie. */
@@ -238,26 +244,26 @@ export class SessionsService {
 
   /** For a connection that stays open: what it returns is called whenever the session is used there. */
   use(session: OpenSession): () => void {
-    const { handle } = session;
     let dueAt = session.touchedAt + this.#touchEvery;
     return () => {
       const now = Date.now();
       if (now < dueAt) return;
       dueAt = now + this.#touchEvery;
-      this.#touch(handle);
+      this.#touch(session);
     };
   }
 
   /** In the background and seldom: no request waits for this, and most make no write at all. */
   #slide(session: OpenSession): void {
     if (!this.#isDue(session)) return;
-    this.#touch(session.handle);
+    this.#touch(session);
   }
 
-  #touch(handle: string): void {
+  #touch({ handle, contents }: OpenSession): void {
     if (this.#touching.get(handle) !== undefined) return;
     this.#touching.set(handle, true);
-    this.#records.store.touch(handle, this.#config.session.idle).catch(() => undefined);
+    const { idle = this.#config.session.idle } = contents;
+    this.#records.store.touch(handle, idle).catch(() => undefined);
   }
 
   #isDue(session: OpenSession): boolean {

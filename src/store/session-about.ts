@@ -12,6 +12,8 @@ export interface SessionAbout {
   acr?: string;
   createdAt: number;
   absoluteAt: number;
+  /** Milliseconds without use, where these are fewer than for other sessions. */
+  idle?: number;
   /** The policy epoch it began under. */
   epoch: number;
   /** Browser family, platform and coarse address, as they were at login. */
@@ -21,8 +23,20 @@ export interface SessionAbout {
 }
 
 export function sessionAbout(contents: SessionContents): SessionAbout {
-  const { provider, issuer, subject, sid, authTime, acr, createdAt, absoluteAt, epoch, client, claims } =
-    contents;
+  const {
+    provider,
+    issuer,
+    subject,
+    sid,
+    authTime,
+    acr,
+    createdAt,
+    absoluteAt,
+    idle,
+    epoch,
+    client,
+    claims,
+  } = contents;
   const { email } = claims;
   return {
     provider,
@@ -34,6 +48,7 @@ export function sessionAbout(contents: SessionContents): SessionAbout {
     ...(acr === undefined ? {} : { acr }),
     createdAt,
     absoluteAt,
+    ...(idle === undefined ? {} : { idle }),
     epoch,
     ...client,
   };

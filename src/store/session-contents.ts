@@ -22,6 +22,14 @@ export interface Tokens extends GrantedToken {
   exchanged?: Record<string, GrantedToken>;
 }
 
+/** An access token with a scope that the session otherwise does not hold, for the routes that name it. */
+export interface ElevatedAccess {
+  accessToken: string;
+  until: number;
+  /** As in {@link Tokens}. */
+  epoch: number;
+}
+
 /** What is sealed in a session's record: everything about the person, and the tokens. */
 export interface SessionContents {
   provider: string;
@@ -31,6 +39,10 @@ export interface SessionContents {
   sid?: string;
   authTime?: number;
   acr?: string;
+  /** When the provider's answer to the login came. */
+  signedInAt?: number;
+  /** When the person signed in at the provider, by our own clock: the provider's may differ. */
+  authenticatedAt?: number;
   /** The policy epoch that the session began under. */
   epoch: number;
   /** What the browser told of itself at login, and from where. */
@@ -38,8 +50,16 @@ export interface SessionContents {
   createdAt: number;
   /** Sealed as well as stored in the clear: whoever can write to the store cannot prolong a session. */
   absoluteAt: number;
+  /** Milliseconds without use, where these are fewer than for other sessions. */
+  idle?: number;
   /** The claims that `/auth/me` may show. */
   claims: Record<string, unknown>;
+  /** The claims that routes required when the person signed in, by name or path; null for one that there was not. */
+  required?: Record<string, unknown>;
+  /** What logins were asked for that followed one another, so that nobody is sent round for it again. */
+  asked?: readonly string[];
+  /** By scope. */
+  elevated?: Record<string, ElevatedAccess>;
   idToken: string;
   tokens: Tokens;
 }
