@@ -16,6 +16,7 @@ import { DATA_CSP, securityHeaders } from './http/security-headers.js';
 import { afterAnswers, answerOn, serveWithoutUpgrade } from './http/upgrade.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
+import type { Route } from './proxy/route-table.js';
 import { asksForWebSocket } from './proxy/websocket-handshake.js';
 import { composeServices, type Services } from './services.js';
 
@@ -37,13 +38,17 @@ export interface App {
 
 /**
  * The request pipeline, in order: framing and path are checked, preflights of listed origins answered; routes go to the
- * proxy, everything else to our own endpoints and then to the front end's files.
+ * proxy, everything else to our own endpoints and then to the front end's files or its development server.
  */
 export async function createApp(config: Config, logger: Logger): Promise<App> {
   const services = composeServices(config, logger);
   const endpoints = await createEndpoints(config, services, logger);
   const { secureCookies: secure, publicUrl } = config;
   const crossOrigin = config.cors.origins.length > 0 ? new CrossOrigin(config) : undefined;
+
+  const { routes } = services.proxy;
+  const routeOf = (path: string): Route | undefined =>
+    routes.match(path) ?? (isOwnEndpoint(path) ? undefined : routes.devServer);
 
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     if (comesTooLate(request)) return;
@@ -54,7 +59,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       if (request.headers.upgrade !== undefined) closeAfter(request, response);
       if (services.health.draining) response.setHeader('connection', 'close');
       if (logger.isDebug) logWhenDone(request, response, target.path, logger);
-      const route = services.proxy.routes.match(target.path);
+      const route = routeOf(target.path);
       if (crossOrigin !== undefined) {
         const access = route === undefined ? endpointAccess(target.path) : route.crossOrigin;
         if (crossOrigin.answer(request, response, access)) return;
@@ -76,7 +81,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
     try {
       if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
       const target = checkRequest(request, publicUrl);
-      const route = services.proxy.routes.match(target.path);
+      const route = routeOf(target.path);
       if (route?.websocket === undefined || !asksForWebSocket(request)) {
         serveWithoutUpgrade(server, request, socket, head);
       } else {
@@ -105,7 +110,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   // Decided before the browser is told to go on and send its body.
   server.on('checkContinue', handle);
   server.on('checkExpectation', handle);
-  if (config.routes.some(({ websocket }) => websocket !== undefined)) {
+  if (routes.opensWebSockets) {
     server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
       socket.on('error', () => socket.destroy());
       afterAnswers(socket, () => {
@@ -139,8 +144,8 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
     response.setHeader('x-request-id', requestId(request));
     next();
   });
-  if (config.frontend !== undefined) {
-    const files = frontend(config.frontend.folder);
+  if (config.frontend?.kind === 'folder') {
+    const files = frontend(config.frontend);
     app.use((request, response, next) => {
       if (isOwnEndpoint(request.path)) next();
       else files(request, response, next);
@@ -158,7 +163,9 @@ async function createEndpoints(config: Config, services: Services, logger: Logge
 }
 
 /** Milliseconds for which nothing may move on a connection, in either direction. */
-function longestSilence({ listen, routes }: Config): number {
+function longestSilence({ listen, routes, frontend }: Config): number {
+  // Hot reload may have nothing to say all day.
+  if (frontend?.kind === 'devServer') return 0;
   const times = routes.flatMap(({ timeouts: { connect, firstByte, idle }, websocket }) => [
     connect + firstByte,
     idle,

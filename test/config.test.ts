@@ -588,6 +588,91 @@ describe('A-112: start refuses unsafe production settings', () => {
       (f) => ({ ...f, frontend: { folder: './nowhere' } }),
       /frontend\.folder: .*nowhere" does not exist/,
     ],
+    [
+      'a front end without its page',
+      (f) => ({ ...f, frontend: { folder: '.' } }),
+      /frontend\.fallback: .*index\.html" does not exist; build the front end first/,
+    ],
+    [
+      'a fallback that is no page',
+      (f) => ({ ...f, frontend: { folder: '.', fallback: '../index.html' } }),
+      /frontend\.fallback: .*is not a page directly in the folder; write index\.html, or none/,
+    ],
+    [
+      'a front end from nowhere',
+      (f) => ({ ...f, frontend: { fallback: 'none' } }),
+      /frontend: says neither folder nor devServer/,
+    ],
+    [
+      'a folder that is no path',
+      (f) => ({ ...f, frontend: { folder: '.', fallback: 'none', immutable: ['assets'] } }),
+      /frontend\.immutable\[0\]: .*is not the path of a folder; write a prefix such as \/assets\//,
+    ],
+    [
+      'a policy with a nonce for everybody',
+      (f) => ({
+        ...f,
+        frontend: {
+          folder: '.',
+          fallback: 'none',
+          csp: "script-src 'nonce-aaaaaaaaaaaaaaaaaaaaaa'; frame-ancestors 'none'",
+        },
+      }),
+      /frontend\.csp: has a nonce that is the same in every answer; write 'nonce-\{nonce\}'/,
+    ],
+    [
+      'a policy that lets everybody frame the page',
+      (f) => ({ ...f, frontend: { folder: '.', fallback: 'none', csp: "default-src 'self'" } }),
+      /frontend\.csp: does not say who may show the page in a frame; add frame-ancestors 'none'/,
+    ],
+    [
+      'a policy that would be another header',
+      (f) => ({ ...f, frontend: { folder: '.', fallback: 'none', csp: 'frame-ancestors a\r\nx: y' } }),
+      /frontend\.csp: is empty, or holds what cannot stand in a header/,
+    ],
+    [
+      'a development server in production',
+      (f) => ({ ...f, frontend: { devServer: 'http://localhost:5173' } }),
+      /frontend\.devServer: hands out the source of the application, and publicUrl is not http on a loopback host/,
+    ],
+    [
+      'a development server with a path',
+      (f) => ({
+        ...f,
+        publicUrl: 'http://localhost:3000',
+        frontend: { devServer: 'http://localhost:5173/app/' },
+      }),
+      /frontend\.devServer: .*has a path; write http:\/\/localhost:5173/,
+    ],
+    [
+      'a development server and a folder',
+      (f) => ({
+        ...f,
+        publicUrl: 'http://localhost:3000',
+        frontend: { devServer: 'http://localhost:5173', fallback: 'none' },
+      }),
+      /frontend\.fallback: stands beside frontend\.devServer, for which it means nothing/,
+    ],
+    [
+      'forward-auth for nobody',
+      (f) => ({ ...f, forwardAuth: { gateway: 'nginx', peers: [] } }),
+      /forwardAuth\.peers: .*write peers: \[10\.0\.0\.0\/8\]/,
+    ],
+    [
+      'forward-auth for everybody',
+      (f) => ({ ...f, forwardAuth: { gateway: 'nginx', peers: ['0.0.0.0/0'] } }),
+      /forwardAuth\.peers\[0\]: .*would believe everybody/,
+    ],
+    [
+      'forward-auth for an unknown gateway',
+      (f) => ({ ...f, forwardAuth: { gateway: 'ngnix', peers: ['10.0.0.1'] } }),
+      /forwardAuth\.gateway: .*did you mean nginx\?/,
+    ],
+    [
+      'forward-auth on the port of browsers',
+      (f) => ({ ...f, forwardAuth: { gateway: 'nginx', peers: ['10.0.0.1'], port: 3000 } }),
+      /forwardAuth\.port: 3000 is also the port of listen; choose another port/,
+    ],
     ['a setting misspelt', (f) => ({ ...f, sesion: {} }), /sesion: is not a setting; did you mean session\?/],
     [
       'a nested setting misspelt',
@@ -1053,8 +1138,41 @@ describe('what a configuration comes to', () => {
   });
 
   test('folders and files start from the folder of the configuration file', () => {
-    const config = configOf(spoilt((f) => ({ ...f, frontend: { folder: './public' } })));
-    expect(config.frontend).toEqual({ folder: join(folder, 'public') });
+    const config = configOf(spoilt((f) => ({ ...f, frontend: { folder: './public', fallback: 'none' } })));
+    expect(config.frontend).toEqual({
+      kind: 'folder',
+      folder: join(folder, 'public'),
+      fallback: undefined,
+      immutable: 'by-name',
+      csp: expect.stringContaining("script-src 'self' 'nonce-{nonce}';"),
+    });
+  });
+
+  test('a front end and forward-auth from the environment', () => {
+    const config = configOf(
+      spoilt((f) => ({ ...f, publicUrl: 'http://localhost:3000' })),
+      {
+        CLOAKROOM_FRONTEND__DEV_SERVER: 'http://localhost:5173',
+        CLOAKROOM_FORWARD_AUTH__GATEWAY: 'traefik',
+        CLOAKROOM_FORWARD_AUTH__PEERS: '[10.0.0.0/8]',
+      },
+    );
+    expect(config.frontend).toEqual({ kind: 'devServer', origin: 'http://localhost:5173' });
+    expect(config.forwardAuth).toEqual({
+      gateway: 'traefik',
+      peers: ['10.0.0.0/8'],
+      host: '0.0.0.0',
+      port: 3020,
+    });
+    const listed = configOf(
+      spoilt((f) => f),
+      {
+        CLOAKROOM_FRONTEND__FOLDER: './public',
+        CLOAKROOM_FRONTEND__FALLBACK: 'none',
+        CLOAKROOM_FRONTEND__IMMUTABLE: '[/assets/]',
+      },
+    );
+    expect(listed.frontend).toMatchObject({ kind: 'folder', immutable: ['/assets/'] });
   });
 
   test('an admin listener: on the loopback address unless said otherwise', () => {

@@ -1,6 +1,6 @@
 // `npm test`: finds what the tests need, builds, runs jest with the same Node, and cleans up.
 import { spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -114,6 +114,25 @@ function findChromium(environment) {
   environment.CLOAKROOM_TEST_CHROMIUM = found;
 }
 
+/** On PATH, or by apt. Without one the tests behind nginx are skipped. */
+function findNginx(environment) {
+  // Where root finds it, and others often have no such folder on their PATH.
+  const usual = '/usr/sbin/nginx';
+  const find = () => onPath('nginx') ?? (existsSync(usual) ? usual : undefined);
+  const found =
+    process.env.NGINX_PATH ??
+    find() ??
+    (aptInstall('nginx-light') || aptInstall('nginx') ? find() : undefined);
+  if (found === undefined) {
+    say(
+      'nginx: none; its tests are skipped (put nginx on PATH, set NGINX_PATH, or run as root where apt-get can install it)',
+    );
+    return;
+  }
+  say(`nginx: ${found} (private processes)`);
+  environment.CLOAKROOM_TEST_NGINX = found;
+}
+
 function build() {
   say('Build: nest build');
   const nest = join(repository, 'node_modules', '@nestjs', 'cli', 'bin', 'nest.js');
@@ -132,6 +151,7 @@ const environment = { CLOAKROOM_TEST_RUN_DIR: folder, SEED: seed };
 say(`Node ${process.version}`);
 findRedis(environment);
 findChromium(environment);
+findNginx(environment);
 build();
 say(`SEED=${seed}`);
 

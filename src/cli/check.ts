@@ -30,12 +30,13 @@ export async function check(config: Config): Promise<number> {
     ['listens on', `${config.listen.host}:${config.listen.port}`],
     ['believed proxies', config.listen.trustedProxies.join(', ') || 'none'],
     ['other origins', config.cors.origins.join(', ') || 'none may call'],
-    ['front end', config.frontend?.folder ?? 'served by something else'],
+    ['front end', frontendRow(config)],
     ['one address may', limitsRow(config)],
     ['log level', config.log.level],
     ['keys', `${config.secrets.cookie.length} for cookies, ${config.secrets.seal.length} for sealing`],
     ['forced logout', revocationRow(config)],
     ['admin listener', adminRow(config)],
+    ['forward-auth', forwardAuthRow(config)],
   ]);
 
   report.section('Cookies');
@@ -92,6 +93,17 @@ function adminRow({ admin }: Config): string {
     ...admin.clients.map(({ name, role }) => `${name} (${role}, certificate)`),
   ];
   return `${admin.host}:${admin.port}${admin.tls === undefined ? '' : ', TLS'}: ${who.join(', ')}`;
+}
+
+function frontendRow({ frontend }: Config): string {
+  if (frontend === undefined) return 'served by something else';
+  return frontend.kind === 'folder' ? frontend.folder : `development server ${frontend.origin}`;
+}
+
+function forwardAuthRow({ forwardAuth }: Config): string {
+  if (forwardAuth === undefined) return 'none';
+  const { host, port, gateway, peers } = forwardAuth;
+  return `${host}:${port}, for ${gateway} at ${peers.join(', ')}`;
 }
 
 function cookieRows(config: Config): Row[] {

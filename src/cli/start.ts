@@ -1,7 +1,9 @@
 import type { Server } from 'node:http';
 import { createApp } from '../app.js';
-import type { AdminConfig, Config } from '../config/config.js';
+import type { AdminConfig, Config, ForwardAuthConfig } from '../config/config.js';
 import { Logger } from '../observability/logger.js';
+import { createForwardAuthServer } from '../proxy/forward-auth-server.js';
+import { ForwardAuth } from '../proxy/forward-auth.js';
 import type { Services } from '../services.js';
 
 /**
@@ -18,9 +20,14 @@ export async function start(config: Config): Promise<number> {
     address: config.admin,
     server: await loadAdmin(config.admin, services, logger),
   };
+  const forwardAuth = config.forwardAuth && {
+    address: config.forwardAuth,
+    server: createForwardAuth(config, config.forwardAuth, services, logger),
+  };
   const refused =
     (await listen(server, config.listen, 'listen.port')) ??
-    (admin && (await listen(admin.server, admin.address, 'admin.port')));
+    (admin && (await listen(admin.server, admin.address, 'admin.port'))) ??
+    (forwardAuth && (await listen(forwardAuth.server, forwardAuth.address, 'forwardAuth.port')));
   if (refused !== undefined) {
     process.stderr.write(`cloakroom: ${refused}\n`);
     server.close();
@@ -31,6 +38,7 @@ export async function start(config: Config): Promise<number> {
   services.housekeeping.start();
   services.revocations.start();
   if (admin !== undefined) logger.info('admin_listening', { port: portOf(admin.server) });
+  if (forwardAuth !== undefined) logger.info('forward_auth_listening', { port: portOf(forwardAuth.server) });
   logger.info('listening', { port: portOf(server), publicUrl: config.publicUrl });
 
   const signal = await new Promise<string>((resolve) => {
@@ -49,6 +57,7 @@ export async function start(config: Config): Promise<number> {
     services.proxy.sockets.cut();
   });
   if (admin !== undefined) await close(admin.server, config.shutdown.drain);
+  if (forwardAuth !== undefined) await close(forwardAuth.server, config.shutdown.drain);
   await Promise.race([services.tokens.idle(), sleep(config.shutdown.drain)]);
   await services.proxy.routes.close();
   services.live.stop();
@@ -66,6 +75,22 @@ export async function start(config: Config): Promise<number> {
 async function loadAdmin(config: AdminConfig, services: Services, logger: Logger): Promise<Server> {
   const { createAdmin } = await import('../admin/admin-app.js');
   return createAdmin(config, services, logger);
+}
+
+function createForwardAuth(
+  config: Config,
+  forwardAuth: ForwardAuthConfig,
+  { proxy, cookie, health }: Services,
+  logger: Logger,
+): Server {
+  const { routes, admission } = proxy;
+  return createForwardAuthServer({
+    config,
+    forwardAuth: new ForwardAuth({ config, forwardAuth, routes, admission, logger }),
+    cookie,
+    isDraining: () => health.draining,
+    logger,
+  });
 }
 
 /** @returns why the address cannot be listened on, and what to do about it */

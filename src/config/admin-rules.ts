@@ -15,7 +15,6 @@ export function adminRules(look: Look, folder: string): LocatedWrong[] {
   return [
     ...somebodyGetsIn(look),
     ...differentNames(look),
-    ...ownPlace(look),
     ...plainTextStaysHere(look),
     ...certificateFiles(look, folder),
   ];
@@ -80,26 +79,6 @@ function differentNames(look: Look): LocatedWrong[] {
     });
   }
   return wrongs;
-}
-
-const EVERY_ADDRESS = ['0.0.0.0', '::'];
-
-function ownPlace(look: Look): LocatedWrong[] {
-  const place = (block: string) => ({
-    host: look(block, 'host') ?? fallback(block, 'host'),
-    port: look(block, 'port') ?? fallback(block, 'port'),
-  });
-  const [open, admin] = [place('listen'), place('admin')];
-  const shared =
-    open.host === admin.host || [open.host, admin.host].some((host) => EVERY_ADDRESS.includes(String(host)));
-  if (!shared || open.port !== admin.port || admin.port === 0) return [];
-  return [
-    {
-      path: ['admin', 'port'],
-      problem: `${String(admin.port)} is also the port of listen`,
-      remedy: 'choose another port: the two never share one',
-    },
-  ];
 }
 
 function plainTextStaysHere(look: Look): LocatedWrong[] {

@@ -70,9 +70,9 @@ export interface RouteConfig {
   readonly exchange?: ExchangeConfig | undefined;
   /** Milliseconds. */
   readonly introspect?: number | undefined;
-  readonly require: RequireConfig | undefined;
+  readonly require?: RequireConfig | undefined;
   /** A scope of its own for some milliseconds. */
-  readonly elevate: { readonly scope: string; readonly for: number } | undefined;
+  readonly elevate?: { readonly scope: string; readonly for: number } | undefined;
   readonly csrf: 'header' | 'origin';
   /** `requestBody` in bytes; undefined: no limit. */
   readonly limits: {
@@ -95,6 +95,24 @@ export interface RouteConfig {
   };
   readonly cookies: readonly string[];
   readonly timeouts: { readonly connect: number; readonly firstByte: number; readonly idle: number };
+}
+export interface FrontendFolder {
+  readonly kind: 'folder';
+  /** Absolute path. */
+  readonly folder: string;
+  /** Name of the page in it; undefined: none. */
+  readonly fallback: string | undefined;
+  /** Or the paths of folders in which everything is, with a slash at both ends. */
+  readonly immutable: 'by-name' | readonly string[];
+  /** With `{nonce}` where the nonce of an answer goes. */
+  readonly csp: string;
+}
+export type FrontendConfig = FrontendFolder | { readonly kind: 'devServer'; readonly origin: string };
+export interface ForwardAuthConfig {
+  readonly gateway: 'nginx' | 'traefik' | 'caddy' | 'envoy';
+  readonly peers: readonly string[];
+  readonly host: string;
+  readonly port: number;
 }
 export type AdminRole = 'read' | 'end';
 export interface AdminConfig {
@@ -160,7 +178,8 @@ export interface Config {
   readonly cors: { readonly origins: readonly string[] };
   readonly rateLimits: Readonly<Record<EndpointLimit, RateConfig | 'off'>>;
   readonly routes: readonly RouteConfig[];
-  readonly frontend: { readonly folder: string } | undefined;
+  readonly frontend: FrontendConfig | undefined;
+  readonly forwardAuth: ForwardAuthConfig | undefined;
   readonly admin: AdminConfig | undefined;
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
   readonly shutdown: { readonly delay: number; readonly drain: number };

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { isListenHost, parseAddressRange } from './addresses.js';
 import { checked, duration, quote, setting } from './setting.js';
 
-const trustedProxy = checked(z.string(), (text) => {
+export const trustedProxy = checked(z.string(), (text) => {
   const range = parseAddressRange(text);
   const remedy = 'write the addresses of your own proxies, such as 10.0.0.0/8 or 127.0.0.1';
   if (!range) return { problem: `${quote(text)} is not an IP address or CIDR range`, remedy };

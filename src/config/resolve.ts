@@ -1,5 +1,12 @@
 import { resolve } from 'node:path';
-import type { AdminConfig, Config, ProviderConfig, RouteConfig, WantedOfProvider } from './config.js';
+import type {
+  AdminConfig,
+  Config,
+  FrontendConfig,
+  ProviderConfig,
+  RouteConfig,
+  WantedOfProvider,
+} from './config.js';
 import { webSocketRules } from './route-schema.js';
 import type { FileConfig } from './schema.js';
 import type { SecretPlace } from './secret-schema.js';
@@ -43,7 +50,8 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
       elevate: route.elevate,
       websocket: resolveWebSocket(route.websocket),
     })),
-    frontend: file.frontend && { folder: resolve(sources.folder, file.frontend.folder) },
+    frontend: file.frontend && resolveFrontend(file.frontend, sources.folder),
+    forwardAuth: file.forwardAuth,
     admin: file.admin && resolveAdmin(file.admin, sources.folder),
     log: file.log,
     shutdown: file.shutdown,
@@ -66,6 +74,20 @@ function resolveStore(store: FileConfig['store'], sources: SecretSources): Confi
   if (store === 'memory' || !store.redis) return { kind: 'memory' };
   const { url, ...rest } = store.redis;
   return { kind: 'redis', url: typeof url === 'string' ? url : secretRef(url, sources).read(), ...rest };
+}
+
+function resolveFrontend(
+  { folder, devServer, fallback, immutable, csp }: NonNullable<FileConfig['frontend']>,
+  base: string,
+): FrontendConfig {
+  if (devServer !== undefined) return { kind: 'devServer', origin: new URL(devServer).origin };
+  return {
+    kind: 'folder',
+    folder: resolve(base, folder ?? '.'),
+    fallback: fallback === 'none' ? undefined : fallback,
+    immutable,
+    csp,
+  };
 }
 
 function resolveAdmin(written: NonNullable<FileConfig['admin']>, folder: string): AdminConfig {

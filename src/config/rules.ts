@@ -1,12 +1,11 @@
-import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { isLoopbackHost, parseUrl } from './addresses.js';
 import { parseDuration } from './duration.js';
 import type { LocatedWrong } from './faults.js';
 import { adminRules } from './admin-rules.js';
+import { frontendRules } from './frontend-rules.js';
+import { listenerPorts } from './listener-rules.js';
 import { requireRules } from './require-rules.js';
 import { routeTokens } from './route-token-rules.js';
-import { reasonOf } from './secrets.js';
 import { fallback, type Look, type Path } from './settings.js';
 
 /**
@@ -25,7 +24,8 @@ export function crossCheck(valueAt: (path: Path) => unknown, folder: string): Lo
     ...routeTokens(look),
     ...ownOrigin(look),
     ...sameProvider(look),
-    ...frontendFolder(look, folder),
+    ...frontendRules(look, folder),
+    ...listenerPorts(look),
     ...revocationKeys(look),
     ...clusterDatabase(look),
     ...adminRules(look, folder),
@@ -162,27 +162,6 @@ function sameProvider(look: Look): LocatedWrong[] {
           },
         ];
   });
-}
-
-function frontendFolder(look: Look, folder: string): LocatedWrong[] {
-  const written = look('frontend', 'folder');
-  if (typeof written !== 'string' || written === '') return [];
-  const path = resolve(folder, written);
-  let problem: string | undefined;
-  try {
-    if (!statSync(path).isDirectory()) problem = 'is not a folder';
-  } catch (error) {
-    problem = reasonOf(error);
-  }
-  if (problem === undefined) return [];
-  return [
-    {
-      path: ['frontend', 'folder'],
-      problem: `${JSON.stringify(path)} ${problem}`,
-      remedy:
-        'name the folder of the built front end, relative to the configuration file, or remove frontend',
-    },
-  ];
 }
 
 function revocationKeys(look: Look): LocatedWrong[] {

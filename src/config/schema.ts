@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { admin } from './admin-schema.js';
 import { cors } from './cors-schema.js';
+import { forwardAuth } from './forward-auth-schema.js';
+import { frontend } from './frontend-schema.js';
 import { lifetimes } from './lifetime-schema.js';
 import { listen } from './listen-schema.js';
 import { providers } from './provider-schema.js';
@@ -100,17 +102,8 @@ export const fileSchema = z.strictObject({
   cors,
   rateLimits,
   routes,
-  frontend: z
-    .strictObject({
-      folder: setting(z.string().min(1), {
-        description: 'Folder of the built front end, relative to the configuration file.',
-        example: './public',
-      }),
-    })
-    .optional()
-    .meta({
-      description: 'Static files served beside the proxy. Without it, something else serves the page.',
-    }),
+  frontend,
+  forwardAuth,
   admin,
   log: z
     .strictObject({

@@ -19,6 +19,7 @@ import type { SessionsService } from '../session/sessions.service.js';
 import type { Introspection } from '../tokens/introspection.js';
 import { ActiveTokens } from './active-token.js';
 import { Admission, type Admitted } from './admission.js';
+import { checkOwnHost } from './dev-server.js';
 import { EventStreams } from './event-streams.js';
 import { forwardHttp } from './forward-http.js';
 import { forwardWebSocket } from './forward-websocket.js';
@@ -36,9 +37,9 @@ export class Proxy {
   readonly routes: RouteTable;
   readonly streams: EventStreams;
   readonly sockets: WebSockets;
+  readonly admission: Admission;
   readonly #config: Config;
   readonly #sessions: SessionsService;
-  readonly #admission: Admission;
   readonly #refused: RefusedTokens;
   readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
@@ -60,7 +61,7 @@ export class Proxy {
     this.#config = parts.config;
     this.#sessions = parts.sessions;
     const active = new ActiveTokens(parts.sessions, parts.providers, parts.introspection);
-    this.#admission = new Admission(parts.sessions, parts.cookie, parts.trusted, active);
+    this.admission = new Admission(parts.sessions, parts.cookie, parts.trusted, active);
     this.#refused = new RefusedTokens(parts.sessions);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;
@@ -100,7 +101,7 @@ export class Proxy {
     if (websocket === undefined) throw new CloakroomError('not-found');
     checkWebSocketOrigin(request, this.#config);
     const handshake = readHandshake(request);
-    const admitted = await this.#admission.admit(request, route, websocket.perSession);
+    const admitted = await this.admission.admit(request, route, websocket.perSession);
     const { session } = admitted ?? {};
     const leave = departure(websocket.perSession, session?.handle);
     // The browser may have left while we were asking; nothing must reach the upstream then.
@@ -139,12 +140,13 @@ export class Proxy {
       throw new CloakroomError('method-not-allowed', { allow: [...route.methods] });
     }
     if (route.csrf === 'header') checkCsrf(request, this.#config);
-    else checkCsrfByOrigin(request, this.#config);
+    else if (route.csrf === 'origin') checkCsrfByOrigin(request, this.#config);
+    else checkOwnHost(request, this.#publicHost);
     // Before the browser is told to go on and send it.
     if (Number(request.headers['content-length'] ?? 0) > route.requestBody) {
       throw new CloakroomError('payload-too-large');
     }
-    const admitted = await this.#admission.admit(request, route, route.parallel);
+    const admitted = await this.admission.admit(request, route, route.parallel);
     let isForwarded = false;
     try {
       // The browser may have left while we were asking; nothing must reach the upstream then.

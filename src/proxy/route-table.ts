@@ -2,6 +2,7 @@ import { Agent } from 'undici';
 import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { proxiedSecurityHeaders } from '../http/security-headers.js';
+import { devServerRoute } from './dev-server.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import { toElevation, type Elevation } from '../session/elevation.js';
@@ -35,7 +36,8 @@ export interface Route {
   requirement: Requirement | undefined;
   /** undefined: the session's own access token goes along. */
   elevation: Elevation | undefined;
-  csrf: RouteConfig['csrf'];
+  /** `own-host`: the development server, where nobody is signed in and every page of ours may ask. */
+  csrf: RouteConfig['csrf'] | 'own-host';
   /** Bytes. */
   requestBody: number;
   parallel: Parallel;
@@ -63,13 +65,23 @@ export interface Route {
 
 /** The routes of the configuration, longest path first. */
 export class RouteTable {
+  /** Where everything goes that is neither a route nor an endpoint of ours, during development. */
+  readonly devServer: Route | undefined;
+  /** Whether any WebSocket may be opened. */
+  readonly opensWebSockets: boolean;
   readonly #routes: readonly Route[];
 
-  constructor({ routes, cors, secureCookies }: Config, limits: RateLimits) {
+  constructor({ routes, cors, secureCookies, frontend }: Config, limits: RateLimits) {
     const shared = { vary: cors.origins.length > 0 ? ['Origin'] : [], secure: secureCookies, limits };
     this.#routes = routes
       .map((route) => toRoute(route, shared))
       .sort((a, b) => b.path.length - a.path.length);
+    this.devServer =
+      frontend?.kind === 'devServer'
+        ? { ...toRoute(devServerRoute(frontend.origin), { ...shared, vary: [] }), csrf: 'own-host' }
+        : undefined;
+    this.opensWebSockets =
+      this.devServer !== undefined || routes.some(({ websocket }) => websocket !== undefined);
   }
 
   /** @param path in canonical form */
@@ -79,7 +91,8 @@ export class RouteTable {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#routes.map((route) => route.agent.destroy()));
+    const all = this.devServer === undefined ? this.#routes : [...this.#routes, this.devServer];
+    await Promise.all(all.map((route) => route.agent.destroy()));
   }
 }
 

@@ -6,6 +6,8 @@ export const CSRF_HEADER = 'x-csrf';
 
 /** Our own origin, and the others that may call. */
 type Origins = Pick<Config, 'publicUrl' | 'cors'>;
+/** What is looked at of a request. */
+type Asked = Pick<IncomingMessage, 'method' | 'headers'>;
 
 /**
  * A request that uses the cookie must carry the header that only script of our own origin can add without a preflight, or
@@ -13,7 +15,7 @@ type Origins = Pick<Config, 'publicUrl' | 'cors'>;
  *
  * @throws {CloakroomError} `csrf`, naming what is missing
  */
-export function checkCsrf(request: IncomingMessage, origins: Origins): void {
+export function checkCsrf(request: Asked, origins: Origins): void {
   const { headers, method } = request;
   if (headers[CSRF_HEADER] !== '1') throw refused('header-missing', 'Send the header "X-CSRF: 1".');
   refuseForeign(request, origins);
@@ -29,7 +31,7 @@ export function checkCsrf(request: IncomingMessage, origins: Origins): void {
  * @see https://www.w3.org/TR/fetch-metadata/
  * @throws {CloakroomError} `csrf`
  */
-export function checkCsrfByOrigin(request: IncomingMessage, origins: Origins): void {
+export function checkCsrfByOrigin(request: Asked, origins: Origins): void {
   const { headers, method } = request;
   if (headers[CSRF_HEADER] === '1') {
     checkCsrf(request, origins);
@@ -54,12 +56,12 @@ export function checkCsrfByOrigin(request: IncomingMessage, origins: Origins): v
  *
  * @throws {CloakroomError} `csrf`
  */
-export function checkWebSocketOrigin(request: IncomingMessage, origins: Origins): void {
+export function checkWebSocketOrigin(request: Asked, origins: Origins): void {
   refuseForeign(request, origins);
   if (request.headers.origin === undefined) throw refused('origin-missing');
 }
 
-function refuseForeign({ headers }: IncomingMessage, { publicUrl, cors }: Origins): void {
+function refuseForeign({ headers }: Asked, { publicUrl, cors }: Origins): void {
   const { origin } = headers;
   // A browser says of a listed origin that it is another site or sub-domain; that is why it is listed.
   if (origin !== undefined && origin !== publicUrl && cors.origins.includes(origin)) return;
