@@ -8,8 +8,9 @@ import type { Config } from './config/config.js';
 import { ErrorFilter } from './error.filter.js';
 import { CloakroomError } from './errors.js';
 import { frontend } from './frontend/frontend.js';
-import { closeAfter, comesTooLate } from './http/closing.js';
+import { closeAfter, comesTooLate, endsWithConnection } from './http/closing.js';
 import { CrossOrigin, endpointAccess } from './http/cross-origin.js';
+import { logRefusal } from './http/log-refusal.js';
 import { rawProblem, sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
@@ -52,6 +53,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
 
   const handle = (request: IncomingMessage, response: ServerResponse): void => {
     if (comesTooLate(request)) return;
+    endsWithConnection(request, response);
     try {
       if (request.rawHeaders.length > 2 * MAX_HEADER_LINES) throw new CloakroomError('headers-too-large');
       const target = checkRequest(request, publicUrl);
@@ -71,8 +73,10 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       request.url = target.path + target.query;
       if (awaitsContinue(request)) response.writeContinue();
       endpoints(request, response);
-    } catch (error) {
-      sendProblem(request, response, CloakroomError.from(error), { secure, close: true });
+    } catch (reason) {
+      const error = CloakroomError.from(reason);
+      logRefusal(logger, request, error, false);
+      sendProblem(request, response, error, { secure, close: true });
     }
   };
 
@@ -87,8 +91,10 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       } else {
         services.proxy.upgrade(request, socket, head, route, target);
       }
-    } catch (error) {
-      sendProblem(request, answerOn(socket, request), CloakroomError.from(error), { secure, close: true });
+    } catch (reason) {
+      const error = CloakroomError.from(reason);
+      logRefusal(logger, request, error, false);
+      sendProblem(request, answerOn(socket, request), error, { secure, close: true });
     }
   };
 

@@ -299,6 +299,26 @@ describe('A-112: start refuses unsafe production settings', () => {
       /routes\[0\]\.upstream: has a user name or password in it/,
     ],
     [
+      'upstreams with different paths',
+      (f) => ((f.routes[0] = { path: '/api/', upstream: ['http://a/v1/', 'http://b'] } as never), f),
+      /routes\[0\]\.upstream: has "\/v1\/" in the first and no path in "http:\/\/b"; write the same path in all, such as "http:\/\/b\/v1\/"/,
+    ],
+    [
+      'an upstream that is named twice',
+      (f) => ((f.routes[0] = { path: '/api/', upstream: ['http://a', 'http://a:80'] } as never), f),
+      /routes\[0\]\.upstream: names "http:\/\/a" twice; write each upstream once/,
+    ],
+    [
+      'a fault in one of several upstreams',
+      (f) => ((f.routes[0] = { path: '/api/', upstream: ['http://a', 'ftp://b'] } as never), f),
+      /routes\[0\]\.upstream\[1\]: "ftp:\/\/b" is not an http or https URL/,
+    ],
+    [
+      'no upstream at all',
+      (f) => ((f.routes[0] = { path: '/api/', upstream: [] } as never), f),
+      /routes\[0\]\.upstream: is empty; write upstream: http:\/\/orders:8080/,
+    ],
+    [
       'an upstream that is not http',
       (f) => ((f.routes[0] = { path: '/api/', upstream: 'file:///etc/' }), f),
       /routes\[0\]\.upstream: .*is not an http or https URL/,
@@ -1002,7 +1022,7 @@ describe('what a configuration comes to', () => {
     });
     expect(config.routes[0]).toEqual({
       path: '/api/',
-      upstream: 'http://orders:8080',
+      upstreams: ['http://orders:8080'],
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'],
       token: 'user',
       csrf: 'header',
@@ -1103,10 +1123,26 @@ describe('what a configuration comes to', () => {
         ],
       })),
     );
-    expect(config.routes.map(({ upstream }) => upstream)).toEqual([
+    expect(config.routes.map(({ upstreams }) => upstreams[0])).toEqual([
       'http://orders:8080',
       'http://orders:8080/',
       'http://orders:8080/v1/',
+    ]);
+  });
+
+  test('several upstreams are a list, in the file and from the environment', () => {
+    const two = ['http://a:8080/v1/', 'http://b:8080/v1/'];
+    const written = configOf(spoilt((f) => ({ ...f, routes: [{ path: '/api/', upstream: two }] })));
+    expect(written.routes[0]?.upstreams).toEqual(two);
+    const same = spoilt(() => undefined);
+    for (const env of [
+      { CLOAKROOM_ROUTES__0__UPSTREAM: `[${two.join(', ')}]` },
+      { CLOAKROOM_ROUTES__0__UPSTREAM__0: two[0] ?? '', CLOAKROOM_ROUTES__0__UPSTREAM__1: two[1] ?? '' },
+    ]) {
+      expect(configOf(same, env).routes[0]?.upstreams).toEqual(two);
+    }
+    expect(configOf(same, { CLOAKROOM_ROUTES__0__UPSTREAM: 'http://c' }).routes[0]?.upstreams).toEqual([
+      'http://c',
     ]);
   });
 

@@ -49,7 +49,11 @@ export async function check(config: Config): Promise<number> {
         probeProvider(provider, config.publicUrl + callbackPath(index, provider.name)),
       ),
     ),
-    Promise.all(config.routes.map(probeUpstream)),
+    Promise.all(
+      config.routes.map(({ upstreams: origins, timeouts }) =>
+        Promise.all(origins.map((upstream) => probeUpstream(upstream, timeouts))),
+      ),
+    ),
   ]);
 
   report.section('Store');
@@ -64,9 +68,12 @@ export async function check(config: Config): Promise<number> {
 
   report.section('Routes');
   report.table(routeRows(config));
-  upstreams.forEach((finding, index) => {
-    const { path, upstream } = config.routes[index] ?? { path: '', upstream: '' };
-    report.findings(`routes[${index}]`, [{ ...finding, text: `${path} ${upstream} ${finding.text}` }]);
+  config.routes.forEach(({ path, upstreams: origins }, index) => {
+    const findings = (upstreams[index] ?? []).map(({ verdict, text }, at) => ({
+      verdict,
+      text: `${path} ${origins[at] ?? ''} ${text}`,
+    }));
+    report.findings(`routes[${index}]`, findings);
   });
 
   report.section('Timeouts');
@@ -170,10 +177,10 @@ function routeRows({ routes }: Config): Row[] {
   const rows = routes
     .toSorted((a, b) => b.path.length - a.path.length)
     .map((route) => {
-      const { path, upstream, methods, token, csrf, limits, websocket, cache, headers, cookies } = route;
+      const { path, upstreams, methods, token, csrf, limits, websocket, cache, headers, cookies } = route;
       return [
         path,
-        `-> ${upstream}`,
+        `-> ${upstreams.join(', ')}`,
         methods.length === METHODS.length ? 'all' : methods.join(' '),
         routeToken(route),
         requirementText(route),

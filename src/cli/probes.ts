@@ -195,13 +195,13 @@ export function redisPlace(url: string): string {
 }
 
 /** Any HTTP answer will do: what the upstream thinks of this address is its own business. */
-export async function probeUpstream(route: RouteConfig): Promise<Finding> {
-  const { connect, firstByte } = route.timeouts;
+export async function probeUpstream(upstream: string, timeouts: RouteConfig['timeouts']): Promise<Finding> {
+  const { connect, firstByte } = timeouts;
   const patience = Math.min(firstByte, 5000);
   const agent = new Agent({ connect: { timeout: connect }, headersTimeout: patience, bodyTimeout: patience });
   const began = performance.now();
   try {
-    const { statusCode, body } = await request(route.upstream, { method: 'HEAD', dispatcher: agent });
+    const { statusCode, body } = await request(upstream, { method: 'HEAD', dispatcher: agent });
     await body.dump();
     return ok(`answered (${statusCode}) in ${since(began)}`);
   } catch (error) {

@@ -61,7 +61,8 @@ export interface RequireConfig {
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
 export interface RouteConfig {
   readonly path: string;
-  readonly upstream: string;
+  /** Origins; with a path, which is the same in all of them, it takes the place of the route's. */
+  readonly upstreams: readonly string[];
   readonly methods: readonly string[];
   readonly token: 'user' | 'none' | 'user-or-none' | 'client';
   /** undefined: the session's plain access token. */

@@ -43,11 +43,9 @@ export function resolveConfig(file: FileConfig, sources: SecretSources): Config 
     me: file.me,
     cors: file.cors,
     rateLimits: file.rateLimits,
-    routes: file.routes.map((route): RouteConfig => ({
+    routes: file.routes.map(({ upstream, ...route }): RouteConfig => ({
       ...route,
-      upstream: resolveUpstream(route.upstream),
-      require: route.require,
-      elevate: route.elevate,
+      upstreams: [upstream].flat().map(resolveUpstream),
       websocket: resolveWebSocket(route.websocket),
     })),
     frontend: file.frontend && resolveFrontend(file.frontend, sources.folder),

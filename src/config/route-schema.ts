@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parseUrl } from './addresses.js';
 import { METHODS } from './config.js';
 import { rateSettings } from './rate-schema.js';
 import { pageSecurity } from './page-schema.js';
@@ -22,6 +23,33 @@ const upstream = checked(z.string(), (text) => {
     problem: `${quote(text)} has a path that does not end with "/"`,
     remedy: `write ${quote(`${text}/`)} to replace the route's prefix by it, or only ${quote(url.origin)}`,
   };
+});
+
+/** Origin and, if any is written, path. */
+function upstreamParts(text: string): { origin: string; path: string } | undefined {
+  const url = parseUrl(text);
+  if (url === undefined) return undefined;
+  return { origin: url.origin, path: text.slice(text.indexOf('://') + 3).includes('/') ? url.pathname : '' };
+}
+
+const upstreams = checked(z.array(upstream).min(1), (written) => {
+  const parts = written.map(upstreamParts);
+  const [first] = parts;
+  for (const [index, part] of parts.entries()) {
+    // Faults of an element are told by itself.
+    if (part === undefined || first === undefined) continue;
+    if (part.path !== first.path) {
+      const paths = [first, part].map(({ path }) => (path === '' ? 'no path' : quote(path)));
+      return {
+        problem: `has ${paths[0] ?? ''} in the first and ${paths[1] ?? ''} in ${quote(written[index] ?? '')}`,
+        remedy: `write the same path in all, such as ${quote(`${part.origin}${first.path}`)}`,
+      };
+    }
+    if (parts.findIndex((earlier) => earlier?.origin === part.origin) !== index) {
+      return { problem: `names ${quote(part.origin)} twice`, remedy: 'write each upstream once' };
+    }
+  }
+  return undefined;
 });
 
 const PATH_SEGMENT = /^(?!\.{1,2}$)[A-Za-z0-9._~-]+$/;
@@ -79,10 +107,11 @@ const route = z
       description: 'Prefix of the paths that go to this upstream. The longest matching one wins.',
       example: '/api/',
     }),
-    upstream: setting(upstream, {
+    upstream: setting(z.union([upstream, upstreams]), {
       description:
         'Where they go. An origin only (`http://orders:8080`): the path is forwarded unchanged. With a path, which ' +
-        "must end with `/`: the route's prefix is replaced by it.",
+        "must end with `/`: the route's prefix is replaced by it. A list, with the same path in all: requests go to them in " +
+        'turns, and one that cannot be connected to three times in a row rests for 5 s, up to 30 s when that goes on.',
       example: 'http://orders:8080',
     }),
     methods: setting(

@@ -23,6 +23,26 @@ export function comesTooLate(request: IncomingMessage): boolean {
 }
 
 /**
+ * Node tells the end of a connection only to the answer that is being written. One that waits behind it, for a request that came
+ * in the same pipeline, would never hear of it, and what it has begun would never end.
+ */
+export function endsWithConnection(request: IncomingMessage, response: ServerResponse): void {
+  if (response.socket !== null) return;
+  const { socket } = request;
+  const gone = (): void => {
+    if (response.socket !== null || response.closed) return;
+    response.destroy();
+    response.emit('close');
+  };
+  // As many as there are requests in the pipeline.
+  socket.setMaxListeners(0);
+  socket.once('close', gone);
+  response.once('close', () => {
+    socket.removeListener('close', gone);
+  });
+}
+
+/**
  * As {@link closeAfter}, where the client may still be sending a body that nobody will read. Closed at once, its bytes on the
  * way would be answered by a reset, which can take the answer away before it is read: so only our side ends first.
  *

@@ -8,7 +8,7 @@ const A_DAY = 24 * 3600 * 1000;
 export function devServerRoute(origin: string): RouteConfig {
   return {
     path: '/',
-    upstream: origin,
+    upstreams: [origin],
     methods: METHODS,
     token: 'none',
     csrf: 'origin',

@@ -11,8 +11,12 @@ import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
 import type { Route } from './route-table.js';
 import { browserTrailers, wantsTrailers } from './trailers.js';
 import { hasBody, Upload } from './upload.js';
-import { ANSWER_INVALID, closedBeforeAnswer, STREAMS_TOO_MANY } from './upstream-errors.js';
+import { closedBeforeAnswer, invalidAnswer, STREAMS_TOO_MANY } from './upstream-errors.js';
 import { upstreamStepUp } from './upstream-step-up.js';
+import type { Upstream } from './upstream.js';
+
+/** Without an effect, so that they may be sent twice (RFC 9110 section 9.2.2). */
+const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -49,6 +53,9 @@ class Exchange implements Dispatcher.DispatchHandler {
   #events: OpenStream | undefined;
   /** Counted among the open event streams of its session. */
   #counted = false;
+  #upstream: Upstream | undefined;
+  /** Whether there was a connection, so that the upstream may know of the request. */
+  #isSent = false;
   #retried = false;
   /** The first byte of an answer came, interim ones included. */
   #answering = false;
@@ -64,35 +71,30 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   start(): void {
     const { request, response, route } = this.#forwarding;
+    if (hasBody(request)) request.once('error', this.#onClientGone);
+    response.once('close', this.#onClientGone);
+    this.#dispatch(route.upstreams.pick());
+  }
+
+  #dispatch(upstream: Upstream): void {
+    const { request, route, path, headers } = this.#forwarding;
+    const method = request.method as Dispatcher.HttpMethod;
     if (hasBody(request)) {
       this.#upload = new Upload(request, route, (error) => {
         this.#fail(error);
       });
-      this.#upload.start();
-      request.once('error', this.#onClientGone);
     }
-    response.once('close', this.#onClientGone);
-    this.#dispatch();
-  }
-
-  #dispatch(): void {
-    const { request, route, path, headers } = this.#forwarding;
+    this.#upstream = upstream;
     this.#answering = false;
-    route.agent.dispatch(
-      {
-        origin: route.origin,
-        path,
-        method: request.method as Dispatcher.HttpMethod,
-        headers,
-        body: this.#upload?.body ?? null,
-      },
-      this,
-    );
+    upstream.dispatch({ path, method, headers, body: this.#upload?.body ?? null }, this);
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
+    this.#isSent = true;
     if (this.#done) controller.abort(new Error('the client has gone'));
+    // Not before there is a connection, so that nothing is lost where another is tried.
+    else this.#upload?.start();
   }
 
   onResponseStarted(): void {
@@ -145,7 +147,7 @@ class Exchange implements Dispatcher.DispatchHandler {
         if (isRenewed || this.#done) held.drop();
         if (this.#done) return;
         if (isRenewed) {
-          this.#dispatch();
+          this.#dispatch(this.#forwarding.route.upstreams.pick());
           return;
         }
         this.#begin(401, statusMessage, rawHeaders);
@@ -228,20 +230,28 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.onResponseError(controller, error);
     };
     if (this.#held?.takes(controller, again) === true) return;
-    const { request, response } = this.#forwarding;
     if (this.#clientGone || this.#done) return;
     // Such as a switch of protocols that nobody asked for: nothing that would be better the second time.
-    if (this.#answering && !response.headersSent && closedBeforeAnswer(error)) {
+    if (this.#answering && !this.#forwarding.response.headersSent && closedBeforeAnswer(error)) {
       this.#fail(invalidAnswer('the answer broke off in its head', error));
       return;
     }
-    const repeatable = (request.method === 'GET' || request.method === 'HEAD') && this.#upload === undefined;
-    if (!response.headersSent && repeatable && !this.#retried && closedBeforeAnswer(error)) {
-      this.#retried = true;
-      this.#dispatch();
+    const next = this.#retried ? undefined : this.#nextAfter(error);
+    if (next === undefined) {
+      this.#fail(error);
       return;
     }
-    this.#fail(error);
+    this.#retried = true;
+    this.#dispatch(next);
+  }
+
+  /** Where a request goes that nobody can have acted on, or that may be sent twice. */
+  #nextAfter(error: Error): Upstream | undefined {
+    const { request, response, route } = this.#forwarding;
+    if (!this.#isSent) return this.#upstream && route.upstreams.pickOther(this.#upstream);
+    const isRepeatable = this.#upload === undefined && SAFE.has(request.method ?? '');
+    if (response.headersSent || !isRepeatable || !closedBeforeAnswer(error)) return undefined;
+    return route.upstreams.pick();
   }
 
   #fail(error: Error): void {
@@ -284,8 +294,4 @@ class Exchange implements Dispatcher.DispatchHandler {
     request.removeListener('error', this.#onClientGone);
     this.#upload.stop();
   }
-}
-
-function invalidAnswer(message: string, cause?: Error): Error {
-  return Object.assign(new Error(message, { cause }), { code: ANSWER_INVALID });
 }

@@ -1,6 +1,11 @@
-import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import {
+  request as httpRequest,
+  type ClientRequest,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { CloakroomError } from '../errors.js';
 import type { OpenSession } from '../store/session-records.js';
 import { MOST_INTERIM_ANSWERS } from './early-hints.js';
@@ -9,6 +14,7 @@ import { reasonPhrase } from './reason-phrase.js';
 import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
 import type { Route, WebSocketRules } from './route-table.js';
 import { upstreamStepUp } from './upstream-step-up.js';
+import type { Upstream } from './upstream.js';
 import { handshakeHeaders, isAccepted, type Handshake } from './websocket-handshake.js';
 import type { WebSockets } from './websockets.js';
 
@@ -48,22 +54,9 @@ export interface Tunneling {
  */
 export function forwardWebSocket(tunneling: Tunneling): void {
   const { request, response, socket, head, handshake, route, sockets, session, used, over } = tunneling;
-  const origin = new URL(route.origin);
   const said = request.headers.origin;
-  const send = origin.protocol === 'https:' ? httpsRequest : httpRequest;
-  const upstream = send({
-    host: origin.hostname.replace(/^\[|\]$/g, ''),
-    port: origin.port,
-    path: tunneling.path,
-    method: 'GET',
-    // A connection of its own: it will not come back to a pool.
-    agent: false,
-    headers: [
-      ...['host', origin.host, ...tunneling.headers, ...handshakeHeaders(handshake)],
-      // It has been checked, and many an upstream wants to see it.
-      ...(said === undefined || route.requestAllow.has('origin') ? [] : ['origin', said]),
-    ],
-  });
+  let upstream: ClientRequest | undefined;
+  let timer: NodeJS.Timeout | undefined;
   let isOver = false;
   const finish = (): void => {
     isOver = true;
@@ -75,7 +68,7 @@ export function forwardWebSocket(tunneling: Tunneling): void {
     if (isOver) return;
     finish();
     over();
-    upstream.destroy();
+    upstream?.destroy();
   };
   const fail = (error: unknown): void => {
     if (isOver) return;
@@ -87,66 +80,89 @@ export function forwardWebSocket(tunneling: Tunneling): void {
     end();
     socket.destroy();
   };
-  const timer = setTimeout(() => {
-    fail(new CloakroomError('upstream-timeout'));
-  }, route.answerWithin);
+  /** @param isLast whether this was the second attempt; nothing is sent before there is a connection, so there may be one */
+  const attempt = (to: Upstream, isLast: boolean): void => {
+    to.connect((error, connection) => {
+      const next = error === null || isLast || isOver ? undefined : route.upstreams.pickOther(to);
+      if (isOver) connection?.destroy();
+      else if (connection !== null) send(to, connection);
+      else if (next === undefined) fail(error);
+      else attempt(next, true);
+    });
+  };
+  const send = (to: Upstream, connection: Duplex): void => {
+    timer = setTimeout(() => {
+      fail(new CloakroomError('upstream-timeout'));
+    }, route.firstByte);
+    const asked = httpRequest({
+      createConnection: () => connection,
+      path: tunneling.path,
+      method: 'GET',
+      headers: [
+        ...['host', to.url.host, ...tunneling.headers, ...handshakeHeaders(handshake)],
+        // It has been checked, and many an upstream wants to see it.
+        ...(said === undefined || route.requestAllow.has('origin') ? [] : ['origin', said]),
+      ],
+    });
+    upstream = asked;
+    let interim = 0;
+    asked.on('information', () => {
+      interim += 1;
+      if (interim > MOST_INTERIM_ANSWERS) fail(new CloakroomError('upstream-invalid'));
+    });
+    asked.on('error', fail);
+    asked.once('upgrade', (answer, upstreamSocket, upstreamHead) => {
+      upstreamSocket.on('error', () => upstreamSocket.destroy());
+      if (isOver || !isAccepted(handshake, answer.headers)) {
+        upstreamSocket.destroy();
+        fail(new CloakroomError('upstream-invalid'));
+        return;
+      }
+      finish();
+      response.detachSocket(socket);
+      socket.write(switchingHead(tunneling, answer));
+      sockets.join({
+        ...{ browser: socket, upstream: upstreamSocket, browserHead: head, upstreamHead },
+        ...{ session, used, over, idle: tunneling.websocket.idle },
+      });
+    });
+    asked.once('response', (answer) => {
+      clearTimeout(timer);
+      asked.setTimeout(route.idle, () => {
+        fail(new CloakroomError('upstream-timeout'));
+      });
+      answer.once('error', fail);
+      response.once('close', end);
+      try {
+        passAnswer(tunneling, answer);
+      } catch (error) {
+        // What one parser takes need not be what may be sent.
+        fail(error);
+      }
+    });
+    asked.end();
+  };
   socket.once('end', left);
   socket.once('close', left);
-  let interim = 0;
-  upstream.on('information', () => {
-    interim += 1;
-    if (interim > MOST_INTERIM_ANSWERS) fail(new CloakroomError('upstream-invalid'));
-  });
-  upstream.on('error', fail);
-  upstream.once('upgrade', (answer, upstreamSocket, upstreamHead) => {
-    upstreamSocket.on('error', () => upstreamSocket.destroy());
-    if (isOver || !isAccepted(handshake, answer.headers)) {
-      upstreamSocket.destroy();
-      fail(new CloakroomError('upstream-invalid'));
-      return;
-    }
-    finish();
-    response.detachSocket(socket);
-    socket.write(switchingHead(tunneling, answer));
-    sockets.join({
-      ...{ browser: socket, upstream: upstreamSocket, browserHead: head, upstreamHead },
-      ...{ session, used, over, idle: tunneling.websocket.idle },
-    });
-  });
-  upstream.once('response', (answer) => {
-    clearTimeout(timer);
-    const { statusCode: status = 502, rawHeaders } = answer;
-    // Switches without saying to what.
-    if (status === 101) {
-      fail(new CloakroomError('upstream-invalid'));
-      return;
-    }
-    const stepUp = upstreamStepUp(status, rawHeaders, session?.contents);
-    if (stepUp !== undefined) {
-      answer.resume();
-      fail(stepUp);
-      return;
-    }
-    upstream.setTimeout(route.idle, () => {
-      fail(new CloakroomError('upstream-timeout'));
-    });
-    answer.once('error', fail);
-    response.once('close', end);
-    try {
-      const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
-      if (status === 401) {
-        headers.push(...UPSTREAM_ANSWER);
-        // For the next handshake; this one is answered.
-        void tunneling.refused.renewal({ ...tunneling, isRepeatable: false }, rawHeaders);
-      }
-      response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
-      answer.pipe(response);
-    } catch (error) {
-      // What one parser takes need not be what may be sent.
-      fail(error);
-    }
-  });
-  upstream.end();
+  attempt(route.upstreams.pick(), false);
+}
+
+/** @throws {CloakroomError} what the browser is told instead */
+function passAnswer(tunneling: Tunneling, answer: IncomingMessage): void {
+  const { response, session, refused } = tunneling;
+  const { statusCode: status = 502, rawHeaders } = answer;
+  // Switches without saying to what.
+  if (status === 101) throw new CloakroomError('upstream-invalid');
+  const stepUp = upstreamStepUp(status, rawHeaders, session?.contents);
+  if (stepUp !== undefined) throw stepUp;
+  const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
+  if (status === 401) {
+    headers.push(...UPSTREAM_ANSWER);
+    // For the next handshake; this one is answered.
+    void refused.renewal({ ...tunneling, isRepeatable: false }, rawHeaders);
+  }
+  response.writeHead(status, reasonPhrase(status, answer.statusMessage), headers);
+  answer.pipe(response);
 }
 
 /** A handshake is answered under the rules for any answer, whether it opens the tunnel or not. */

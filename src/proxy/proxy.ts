@@ -68,7 +68,7 @@ export class Proxy {
     this.#logger = parts.logger;
     this.streams = new EventStreams(parts.live);
     this.sockets = new WebSockets(parts.live);
-    this.routes = new RouteTable(parts.config, parts.limits);
+    this.routes = new RouteTable(parts.config, parts.limits, parts.logger);
     const { protocol, host } = new URL(parts.config.publicUrl);
     this.#publicScheme = protocol.slice(0, -1);
     this.#publicHost = host;
@@ -105,7 +105,7 @@ export class Proxy {
     const { session } = admitted ?? {};
     const leave = departure(websocket.perSession, session?.handle);
     // The browser may have left while we were asking; nothing must reach the upstream then.
-    if (socket.destroyed || socket.readableEnded) {
+    if (hasLeft(socket) || socket.readableEnded) {
       leave();
       socket.destroy();
       return;
@@ -150,7 +150,7 @@ export class Proxy {
     let isForwarded = false;
     try {
       // The browser may have left while we were asking; nothing must reach the upstream then.
-      if (response.destroyed) return;
+      if (response.destroyed || hasLeft(request.socket)) return;
       if (awaitsContinue(request)) response.writeContinue();
       this.#forward(request, response, route, target, admitted);
       isForwarded = true;
@@ -223,4 +223,9 @@ function departure(perSession: Parallel, handle: string | undefined): () => void
   return () => {
     if (handle !== undefined) perSession.leave(handle);
   };
+}
+
+/** Also known for a moment before Node tells of a reset, by the address that is gone with the connection. */
+function hasLeft(socket: Socket): boolean {
+  return socket.destroyed || socket.remoteAddress === undefined;
 }

@@ -1,15 +1,16 @@
-import { Agent } from 'undici';
 import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { proxiedSecurityHeaders } from '../http/security-headers.js';
 import { devServerRoute } from './dev-server.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
+import type { Logger } from '../observability/logger.js';
 import { toElevation, type Elevation } from '../session/elevation.js';
 import { toRequirement, type Requirement } from '../session/requirements.js';
 import { tokenWish, type TokenWish } from '../tokens/token-wish.js';
 import { requestHeaderNames } from './headers.js';
 import { Parallel } from './parallel.js';
+import { Upstreams } from './upstreams.js';
 
 export interface WebSocketRules {
   /** Milliseconds without a byte in either direction. */
@@ -22,8 +23,7 @@ export interface WebSocketRules {
 /** A route as the proxy uses it: everything that can be computed before the first request is. */
 export interface Route {
   path: string;
-  /** Scheme, host and port; nothing of a request ever changes it. */
-  origin: string;
+  upstreams: Upstreams;
   /** Put in the place of the route's path; undefined: the path is forwarded unchanged. */
   prefix: string | undefined;
   methods: ReadonlySet<string>;
@@ -55,11 +55,10 @@ export interface Route {
   security: readonly (readonly [string, string])[];
   /** Milliseconds without a byte in either direction. */
   idle: number;
-  /** Milliseconds for the answer to a handshake, connecting included. */
-  answerWithin: number;
+  /** Milliseconds from the connection to the head of the answer. */
+  firstByte: number;
   /** undefined: none are opened here. */
   websocket: WebSocketRules | undefined;
-  agent: Agent;
   crossOrigin: CrossOriginAccess;
 }
 
@@ -71,8 +70,9 @@ export class RouteTable {
   readonly opensWebSockets: boolean;
   readonly #routes: readonly Route[];
 
-  constructor({ routes, cors, secureCookies, frontend }: Config, limits: RateLimits) {
-    const shared = { vary: cors.origins.length > 0 ? ['Origin'] : [], secure: secureCookies, limits };
+  constructor({ routes, cors, secureCookies, frontend }: Config, limits: RateLimits, logger: Logger) {
+    const vary = cors.origins.length > 0 ? ['Origin'] : [];
+    const shared = { vary, secure: secureCookies, limits, logger };
     this.#routes = routes
       .map((route) => toRoute(route, shared))
       .sort((a, b) => b.path.length - a.path.length);
@@ -92,7 +92,7 @@ export class RouteTable {
 
   async close(): Promise<void> {
     const all = this.devServer === undefined ? this.#routes : [...this.#routes, this.devServer];
-    await Promise.all(all.map((route) => route.agent.destroy()));
+    await Promise.all(all.map((route) => route.upstreams.destroy()));
   }
 }
 
@@ -101,15 +101,17 @@ interface Shared {
   vary: readonly string[];
   secure: boolean;
   limits: RateLimits;
+  logger: Logger;
 }
 
-function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
-  const upstream = new URL(config.upstream);
-  const { connect, firstByte, idle } = config.timeouts;
+function toRoute(config: RouteConfig, { vary, secure, limits, logger }: Shared): Route {
+  // The path is the same in all of them.
+  const [upstream = ''] = config.upstreams;
+  const { pathname } = new URL(upstream);
   return {
     path: config.path,
-    origin: upstream.origin,
-    prefix: upstream.pathname === '/' && !config.upstream.endsWith('/') ? undefined : upstream.pathname,
+    upstreams: new Upstreams(config.upstreams, { route: config.path, times: config.timeouts, logger }),
+    prefix: pathname === '/' && !upstream.endsWith('/') ? undefined : pathname,
     methods: new Set(config.methods),
     token: config.token,
     wish: tokenWish(config),
@@ -127,14 +129,13 @@ function toRoute(config: RouteConfig, { vary, secure, limits }: Shared): Route {
     responseAllow: new Set(config.headers.responseAllow.map((name) => name.toLowerCase())),
     cookies: new Set(config.cookies),
     security: proxiedSecurityHeaders(secure, config.headers.security),
-    idle,
-    answerWithin: connect + firstByte,
+    idle: config.timeouts.idle,
+    firstByte: config.timeouts.firstByte,
     websocket: config.websocket && {
       idle: config.websocket.idle,
       perSession: new Parallel(config.websocket.perSession),
       keepsSession: config.websocket.keepsSession,
     },
-    agent: new Agent({ connect: { timeout: connect }, headersTimeout: firstByte, bodyTimeout: idle }),
     crossOrigin: routeAccess({
       methods: config.methods,
       requestHeaders: requestHeaderNames(config.headers.requestAllow),

@@ -2,7 +2,7 @@ import { CloakroomError } from '../errors.js';
 
 const TIMEOUTS = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']);
 /** Our own: an answer that cannot be one, such as another protocol that nobody asked for. */
-export const ANSWER_INVALID = 'CLOAKROOM_ANSWER_INVALID';
+const ANSWER_INVALID = 'CLOAKROOM_ANSWER_INVALID';
 const INVALID = new Set([
   ANSWER_INVALID,
   'UND_ERR_HEADERS_OVERFLOW',
@@ -44,4 +44,8 @@ export function upstreamError(error: unknown): CloakroomError {
 export function closedBeforeAnswer(error: unknown): boolean {
   const code = (error as { code?: unknown } | undefined)?.code;
   return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
+}
+
+export function invalidAnswer(message: string, cause?: Error): Error {
+  return Object.assign(new Error(message, { cause }), { code: ANSWER_INVALID });
 }
