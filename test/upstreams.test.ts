@@ -182,7 +182,9 @@ describe('several upstreams', () => {
     for (let i = 0; i < 6; i += 1) {
       const answer = await client.api('/half/upload', { method: 'POST', body });
       expect(answer.status).toBe(200);
-      expect(answer.json<{ bodySha256: string }>().bodySha256).toBe(createHash('sha256').update(body).digest('hex'));
+      expect(answer.json<{ bodySha256: string }>().bodySha256).toBe(
+        createHash('sha256').update(body).digest('hex'),
+      );
     }
     for (const method of ['GET', 'PUT', 'DELETE']) {
       expect((await client.api('/half/x', { method })).status).toBe(200);

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { buildConnector, errors, Pool, type Dispatcher } from 'undici';
+import { Agent, buildConnector, errors, type Dispatcher } from 'undici';
 import { sharedLookup } from './shared-lookup.js';
 
 /** Milliseconds after which connections are not used for further requests, so that a name that moved is followed. */
@@ -24,25 +24,27 @@ type Connected = (...result: [error: Error, socket: null] | [error: null, socket
 export class Upstream {
   /** Scheme, host and port; nothing of a request ever changes it. */
   readonly url: URL;
+  readonly #origin: string;
   readonly #times: UpstreamTimes;
   readonly #connect: buildConnector.connector;
   /** Whose last requests, streams perhaps, are still under way. */
-  readonly #retired = new Set<Pool>();
+  readonly #retired = new Set<Agent>();
   readonly #renewal: NodeJS.Timeout;
-  #pool: Pool;
+  #agent: Agent;
 
   constructor(origin: string, times: UpstreamTimes, listener: ConnectionListener) {
     this.url = new URL(origin);
+    this.#origin = this.url.origin;
     this.#times = times;
     this.#connect = connector(times.connect, listener);
-    this.#pool = this.#openPool();
+    this.#agent = this.#openAgent();
     this.#renewal = setInterval(() => {
       this.#renew();
     }, RENEWED_EVERY).unref();
   }
 
   dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
-    this.#pool.dispatch(options, handler);
+    this.#agent.dispatch({ ...options, origin: this.#origin }, handler);
   }
 
   /** A connection for something else than one request. */
@@ -53,22 +55,19 @@ export class Upstream {
 
   async destroy(): Promise<void> {
     clearInterval(this.#renewal);
-    await Promise.all([this.#pool, ...this.#retired].map((pool) => pool.destroy()));
+    await Promise.all([this.#agent, ...this.#retired].map((agent) => agent.destroy()));
   }
 
-  #openPool(): Pool {
+  #openAgent(): Agent {
     const { firstByte, idle } = this.#times;
-    return new Pool(this.url.origin, {
-      connect: this.#connect,
-      headersTimeout: firstByte,
-      bodyTimeout: idle,
-    });
+    // Not a pool, which would keep the connection that it makes anew whenever a request is given up.
+    return new Agent({ connect: this.#connect, headersTimeout: firstByte, bodyTimeout: idle });
   }
 
   #renew(): void {
-    const retired = this.#pool;
-    if (retired.stats.connected === 0) return;
-    this.#pool = this.#openPool();
+    const retired = this.#agent;
+    if (Object.keys(retired.stats).length === 0) return;
+    this.#agent = this.#openAgent();
     this.#retired.add(retired);
     void retired.close().finally(() => this.#retired.delete(retired));
   }

@@ -60,11 +60,19 @@ const STANDARD = new Set(
   (
     'accept accept-encoding accept-language baggage cache-control content-digest content-disposition content-encoding ' +
     'content-language content-length content-type idempotency-key if-match if-modified-since if-none-match if-range ' +
-    'if-unmodified-since last-event-id pragma prefer priority range repr-digest traceparent tracestate user-agent ' +
+    'if-unmodified-since last-event-id pragma prefer priority range repr-digest te tracestate user-agent ' +
     'want-content-digest want-repr-digest'
   ).split(' '),
 );
-const OURS = ['host', 'x-request-id', 'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host'];
+const OURS = [
+  'host',
+  'x-request-id',
+  'x-forwarded-for',
+  'x-forwarded-proto',
+  'x-forwarded-host',
+  'forwarded',
+  'traceparent',
+];
 const PER_HOP = ['connection', 'transfer-encoding', 'authorization'];
 const HANDSHAKE = [
   'origin',
@@ -169,6 +177,11 @@ export class Oracle {
     if (one('x-forwarded-proto') !== 'https' || one('x-forwarded-host') !== 'app.example.test')
       return 'another public address';
     if (!/^[0-9a-f.:]+$/i.test(one('x-forwarded-for'))) return 'an address that is none';
+    if (!/^for=(?:[0-9.]+|"\[[0-9a-f:]+\]");proto=https;host="app\.example\.test"$/.test(one('forwarded'))) {
+      return 'another way than it came';
+    }
+    if (!/^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(one('traceparent'))) return 'a trace that is none';
+    if (values.has('te') && one('te') !== 'trailers') return 'another wish than trailers';
     if (values.has('content-length') && values.has('transfer-encoding')) return 'both framings';
     if (values.has('transfer-encoding') && one('transfer-encoding') !== 'chunked') return 'another coding';
     for (const line of values.get('cookie') ?? []) {
