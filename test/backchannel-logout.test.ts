@@ -336,5 +336,5 @@ test('cloakroom check names the addresses to register', async () => {
   expect(stdout).toContain(`${room.publicUrl}/auth/backchannel-logout, to be registered`);
   expect(stdout).toContain(`${room.publicUrl}/auth/backchannel-logout/strict, to be registered`);
   expect(stdout).not.toContain('/auth/backchannel-logout/off');
-  expect(stdout).not.toContain('frontchannel');
+  expect(stdout).not.toContain('/auth/frontchannel');
 });

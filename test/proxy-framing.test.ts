@@ -3,7 +3,7 @@ import type { BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { FRAMING_CASES, SMUGGLED, type FramingCase } from './support/framing-cases.js';
 import { expectLeftClean } from './support/left-clean.js';
-import { sleep } from './support/lifetime.js';
+import { eventually } from './support/lifetime.js';
 import { expectedHead, plainHead, unchunked } from './support/plain-head.js';
 import { random } from './support/random.js';
 import { RawConnection, sendRaw } from './support/raw.js';
@@ -160,11 +160,10 @@ test('A-083 an early answer leaves the rest of the body to nobody', async () => 
       `POST /api/x HTTP/1.1\r\n${usual}Content-Length: ${SMUGGLED.length + 10}\r\n\r\n0123456789`,
     );
     // The upstream answers when it has the head, long before the body is whole.
-    await sleep(20);
-    const open = upstream.connections.find(
-      ({ received, closed }) => !closed && received.includes('0123456789'),
+    const open = await eventually(() =>
+      upstream.connections.find(({ received, closed }) => !closed && received.includes('0123456789')),
     );
-    open?.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly');
+    open.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly');
     const first = await connection.collect({ answers: 1, timeout: 5000 });
     expect(first.responses[0]?.body.toString()).toBe('early');
     connection.write(SMUGGLED);

@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { importJWK, type CryptoKey, type JWK } from 'jose';
+import { Allowance } from './allowance.js';
 import { ProviderCallError, type Fetch } from './provider-fetch.js';
 
 type Key = CryptoKey | Uint8Array;
 
 /** Readings that may follow each other at once, and how long one of them takes to come back (milliseconds). */
-const BURST = 10;
-const REFILL = 1000;
-/** Milliseconds between two readings that tokens which anybody can send may cause. */
-const FOR_ANYBODY_EVERY = 10_000;
+const READINGS = { most: 10, refill: 1000 };
+/** The same for tokens that anybody can send. A provider's rotations come seldom, and few at once. */
+const FOR_ANYBODY = { most: 6, refill: 10_000 };
 /** Keys older than this are read again before they are trusted further. */
 const MAX_AGE = 10 * 60 * 1000;
 
@@ -25,10 +25,9 @@ export class SigningKeys {
   #uri = '';
   /** When the reading that brought the keys began. */
   #asOf = -Infinity;
-  #tokens = BURST;
-  #refilledAt = performance.now();
   #reading: Promise<void> | undefined;
-  #forAnybodyAt = -Infinity;
+  readonly #readings = new Allowance(READINGS.most, READINGS.refill);
+  readonly #forAnybody = new Allowance(FOR_ANYBODY.most, FOR_ANYBODY.refill);
   readonly #imported = new WeakMap<JWK, Map<string, Promise<Key>>>();
 
   /** @param timeout milliseconds for one read of the key set */
@@ -42,7 +41,7 @@ export class SigningKeys {
    *
    * @param verify fails when the key is not the right one
    * @param from whether the token came from the provider itself or can have been sent by anybody, for whose tokens keys are
-   *   read only every 10 s
+   *   read a few times at once, and then every 10 s
    * @throws whatever the last try failed with, or an error that says that no key fits
    */
   async withKeys<T>(
@@ -81,11 +80,7 @@ export class SigningKeys {
 
   /** To join a reading that is under way costs the provider nothing. */
   #mayReadForAnybody(): boolean {
-    const now = performance.now();
-    if (this.#reading !== undefined) return true;
-    if (now - this.#forAnybodyAt < FOR_ANYBODY_EVERY) return false;
-    this.#forAnybodyAt = now;
-    return true;
+    return this.#reading !== undefined || this.#forAnybody.take() === 0;
   }
 
   async #tryAll<T>(header: { alg: string; kid?: string }, verify: (key: Key) => Promise<T>): Promise<T> {
@@ -115,7 +110,7 @@ export class SigningKeys {
       .then(() => this.#read(uri))
       .catch((error: unknown) => {
         // Nothing was learned from it: the next token may ask at the usual pace.
-        this.#forAnybodyAt = -Infinity;
+        this.#forAnybody.giveBack();
         throw error;
       })
       .finally(() => {
@@ -126,15 +121,7 @@ export class SigningKeys {
 
   /** Tokens that nobody's key fits must not make us a burden to the provider: all that came meanwhile wait together. */
   async #pace(): Promise<void> {
-    const earned = Math.floor((performance.now() - this.#refilledAt) / REFILL);
-    this.#tokens = Math.min(BURST, this.#tokens + earned);
-    this.#refilledAt += earned * REFILL;
-    if (this.#tokens === 0) {
-      await sleep(this.#refilledAt + REFILL - performance.now());
-      this.#refilledAt += REFILL;
-      this.#tokens = 1;
-    }
-    this.#tokens -= 1;
+    for (let wait = this.#readings.take(); wait > 0; wait = this.#readings.take()) await sleep(wait);
   }
 
   async #read(uri: string): Promise<void> {
