@@ -22,5 +22,6 @@ export default {
   coverageProvider: 'v8',
   clearMocks: true,
   testTimeout: 60_000,
-  maxWorkers: 2,
+  // One more than there are cores on small machines: much of the time of many tests is waiting.
+  maxWorkers: 3,
 };

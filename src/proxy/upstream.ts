@@ -44,7 +44,8 @@ export class Upstream {
   }
 
   dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
-    this.#agent.dispatch({ ...options, origin: this.#origin }, handler);
+    options.origin = this.#origin;
+    this.#agent.dispatch(options, handler);
   }
 
   /** A connection for something else than one request. */
