@@ -11,9 +11,10 @@ import { frontend } from './frontend/frontend.js';
 import { closeAfter, comesTooLate, endsWithConnection } from './http/closing.js';
 import { CrossOrigin, endpointAccess } from './http/cross-origin.js';
 import { logRefusal } from './http/log-refusal.js';
-import { rawProblem, sendProblem } from './http/problem.js';
+import { sendProblem } from './http/problem.js';
 import { awaitsContinue, checkRequest } from './http/request-check.js';
 import { DATA_CSP, securityHeaders } from './http/security-headers.js';
+import { answerUnparsed } from './http/unparsed.js';
 import { afterAnswers, answerOn, serveWithoutUpgrade } from './http/upgrade.js';
 import type { Logger } from './observability/logger.js';
 import { requestId } from './observability/request-id.js';
@@ -124,14 +125,7 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
       });
     });
   }
-  // Without a listener Node closes the connection without a word.
-  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    socket.on('error', () => socket.destroy());
-    answerUnparsed(new Error('CONNECT'), socket, secure);
-  });
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    answerUnparsed(error, socket, secure);
-  });
+  answerUnparsed(server, secure);
   return { server, services };
 }
 
@@ -197,23 +191,4 @@ function logWhenDone(request: IncomingMessage, response: ServerResponse, path: s
 
 function isOwnEndpoint(path: string): boolean {
   return path === '/auth' || path.startsWith('/auth/') || path === '/livez' || path === '/readyz';
-}
-
-/** The parser gave up: there is no request to answer, only a connection to close with a reason. */
-function answerUnparsed(error: NodeJS.ErrnoException, socket: Socket, secure: boolean): void {
-  // As Node's own handler does: a half-written answer to the request before must not get an error in its middle.
-  const current = (socket as { _httpMessage?: { headersSent: boolean } })._httpMessage;
-  // What comes behind a request that said it is the last is nobody's; that one still gets its answer (RFC 9112 section 9.6).
-  if (error.code === 'HPE_CLOSED_CONNECTION' && current != null && socket.writable) return;
-  if (!socket.writable || current?.headersSent === true) {
-    socket.destroy();
-    return;
-  }
-  const code =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? 'headers-too-large'
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? 'request-timeout'
-        : 'bad-request';
-  socket.end(rawProblem(new CloakroomError(code), { secure, instance: 'unparsed' }), () => socket.destroy());
 }

@@ -194,7 +194,7 @@ describe('A-096 the header is not enough', () => {
     await expectRefused({ headers: [header, `Origin: ${OWN}`, `Origin: ${OWN}`] });
   });
 
-  test.each(['cross-site', 'same-site'])(
+  test.each(['cross-site', 'same-site', 'cross-site, cross-site', 'same-origin, same-origin', 'nonsense'])(
     'A-096 Sec-Fetch-Site: %s is refused, whatever the Origin says',
     async (site) => {
       for (const [method, path] of data) {

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { connect, type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { BrowserClient } from './support/browser-client.js';
@@ -8,7 +8,7 @@ import { launchChromium } from './support/chromium.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { closeLater, eventually } from './support/lifetime.js';
 import { sendRaw } from './support/raw.js';
-import { BrowserSocket, OPCODES, WebSocketUpstream } from './support/web-socket.js';
+import { BrowserSocket, OPCODES, WebSocketUpstream, passUpgrade } from './support/web-socket.js';
 
 const PAGE = `<!doctype html><title>dev</title>
 <script>window.inline = true; const socket = new WebSocket('ws://' + location.host + '/?token=t', 'vite-hmr');
@@ -45,16 +45,8 @@ class DevServer {
     server.on('upgrade', (request, socket, head) => {
       dev.note(request);
       dev.upgraded.add(socket);
-      const onward = connect(Number(new URL(sockets.url).port), '127.0.0.1');
-      const lines = request.rawHeaders.flatMap((name, i, all) =>
-        i % 2 === 0 ? [`${name}: ${String(all[i + 1])}`] : [],
-      );
-      onward.write(`GET ${String(request.url)} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
-      onward.write(head);
-      onward.on('error', () => socket.destroy());
-      socket.on('error', () => onward.destroy());
+      const onward = passUpgrade(request, socket, head, sockets.url);
       socket.on('end', () => onward.resetAndDestroy());
-      socket.pipe(onward).pipe(socket);
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     closeLater(() => {

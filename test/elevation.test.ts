@@ -54,6 +54,24 @@ function scopesSeen(): string[] {
 }
 
 describe('A-069 elevated access', () => {
+  test('A-089 an elevated token that the upstream refuses is not exchanged for the main one', async () => {
+    const client = await c.signedIn();
+    await elevated(client);
+    c.upstream.clear();
+    c.provider.ledger.resetCounts();
+    const handler = c.upstream.handler;
+    c.upstream.handler = (_request, response) => {
+      response.writeHead(401, { 'www-authenticate': 'Bearer error="invalid_token"' }).end();
+      return true;
+    };
+    const answer = await client.api('/api/pay/x');
+    c.upstream.handler = handler;
+    expect([answer.status, answer.headers['cloakroom-answer']]).toEqual([401, 'upstream']);
+    expect(c.upstream.requests).toHaveLength(1);
+    expect(scopesSeen()).toContain(PAY);
+    expect(c.provider.ledger.count('refresh')).toBe(0);
+  });
+
   test('A-069 a route that needs it leads through one login with that scope, and only such routes get the token', async () => {
     const client = await c.signedIn();
     const refused = await client.api('/api/pay/x');

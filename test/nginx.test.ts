@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
-import { connect, type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { BrowserClient, type BrowserResponse, type RequestInit } from './support/browser-client.js';
@@ -11,7 +11,7 @@ import { intoTls, launchNginx, nginxVersion } from './support/nginx.js';
 import { ownRedis } from './support/redis.js';
 import { freePort } from './support/run-folder.js';
 import { startUpstream } from './support/upstream.js';
-import { BrowserSocket, OPCODES, WebSocketUpstream } from './support/web-socket.js';
+import { BrowserSocket, OPCODES, WebSocketUpstream, passUpgrade } from './support/web-socket.js';
 
 // The configurations of docs/nginx/ as they stand there, in a real nginx; only addresses and file names are put in.
 // Skipped where there is no nginx: `npm test` says how it looked for one.
@@ -157,15 +157,7 @@ async function startOrders(): Promise<{ port: number; seen: Seen[]; status: numb
   });
   server.on('upgrade', (request, socket, head) => {
     note(request);
-    const onward = connect(Number(new URL(sockets.url).port), '127.0.0.1');
-    const lines = request.rawHeaders.flatMap((name, i, all) =>
-      i % 2 === 0 ? [`${name}: ${String(all[i + 1])}`] : [],
-    );
-    onward.write(`GET ${String(request.url)} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
-    onward.write(head);
-    onward.on('error', () => socket.destroy());
-    socket.on('error', () => onward.destroy());
-    socket.pipe(onward).pipe(socket);
+    passUpgrade(request, socket, head, sockets.url);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   closeLater(() => {

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { AdminClient, adminConfig, adminToken } from './support/admin-client.js';
 import { inParallel, type BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
+import { ENDINGS } from './support/endings.js';
 import { EventReader } from './support/event-reader.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually, sleep } from './support/lifetime.js';
@@ -83,28 +84,20 @@ async function expectAllEnded(streams: Streams, reason: string): Promise<void> {
 }
 
 describe(`A-094 ${String(REPLICAS * (TABS + PROXIED))} streams of a session over ${String(REPLICAS)} replicas, own and proxied`, () => {
-  test.each<[string, string, (client: BrowserClient) => Promise<unknown>]>([
-    ['a logout', 'user', (client) => client.logout({ navigate: false })],
-    [
-      'a forced end by an operator',
-      'operator',
-      (client) => {
-        const { handle } = new StoredSession(c, client);
-        return admin.post('/v1/endings', { filter: { handle }, reason: 'test' });
-      },
-    ],
-    ['a deletion by hand', 'operator', (client) => new StoredSession(c, client).delete()],
-  ])('A-094 %s ends all of them with the reason %s, and nobody else’s', async (_, reason, act) => {
-    const client = await c.signedIn({ user: 'ada' });
-    const other = await proxied(await c.signedIn({ user: 'bob' }), 0);
-    const streams = await openMany(c, client);
-    await act(client);
-    await expectAllEnded(streams, reason);
-    const seen = other.events.length;
-    await eventually(() => other.events.length > seen);
-    expect(other.over).toBe(false);
-    other.leave();
-  });
+  test.each(ENDINGS)(
+    'A-094 %s ends all of them with the reason %s, and nobody else’s',
+    async (_, reason, act) => {
+      const client = await c.signedIn({ user: 'ada' });
+      const other = await proxied(await c.signedIn({ user: 'bob' }), 0);
+      const streams = await openMany(c, client);
+      await act(client, c, admin);
+      await expectAllEnded(streams, reason);
+      const seen = other.events.length;
+      await eventually(() => other.events.length > seen);
+      expect(other.over).toBe(false);
+      other.leave();
+    },
+  );
 
   test('A-094 back-channel logout ends all of them', async () => {
     const { client, sub, sid } = await person(c);

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { AdminClient, adminConfig, adminToken } from './support/admin-client.js';
 import type { BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
+import { ENDINGS } from './support/endings.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually, sleep } from './support/lifetime.js';
 import { deliver, logoutToken, person } from './support/logout-tokens.js';
@@ -64,28 +65,20 @@ async function expectAllEnded(sockets: readonly BrowserSocket[], reason: string)
 }
 
 describe(`A-094 ${String(REPLICAS * SOCKETS)} WebSockets of a session over ${String(REPLICAS)} replicas`, () => {
-  test.each<[string, string, (client: BrowserClient) => Promise<unknown>]>([
-    ['a logout', 'user', (client) => client.logout({ navigate: false })],
-    [
-      'a forced end by an operator',
-      'operator',
-      (client) => {
-        const { handle } = new StoredSession(c, client);
-        return admin.post('/v1/endings', { filter: { handle }, reason: 'test' });
-      },
-    ],
-    ['a deletion by hand', 'operator', (client) => new StoredSession(c, client).delete()],
-  ])('A-094 %s closes all of them with 4401 and the reason %s, and nobody else’s', async (_, reason, act) => {
-    const client = await c.signedIn({ user: 'ada' });
-    const other = await BrowserSocket.open(c, await c.signedIn({ user: 'bob' }), '/api/x');
-    const sockets = await openMany(c, client);
-    await act(client);
-    await expectAllEnded(sockets, reason);
-    other.send(OPCODES.text, 'still here');
-    await other.heard('still here');
-    await eventually(() => upstream.open === 1, { what: 'the upstream to be rid of the others' });
-    other.socket.destroy();
-  });
+  test.each(ENDINGS)(
+    'A-094 %s closes all of them with 4401 and the reason %s, and nobody else’s',
+    async (_, reason, act) => {
+      const client = await c.signedIn({ user: 'ada' });
+      const other = await BrowserSocket.open(c, await c.signedIn({ user: 'bob' }), '/api/x');
+      const sockets = await openMany(c, client);
+      await act(client, c, admin);
+      await expectAllEnded(sockets, reason);
+      other.send(OPCODES.text, 'still here');
+      await other.heard('still here');
+      await eventually(() => upstream.open === 1, { what: 'the upstream to be rid of the others' });
+      other.socket.destroy();
+    },
+  );
 
   test('A-094 back-channel logout closes all of them', async () => {
     const { client, sub, sid } = await person(c);

@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { Socket } from 'node:net';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import express, { type Express, type RequestHandler } from 'express';
@@ -9,9 +8,10 @@ import type { AdminConfig } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 import { closeAfter, comesTooLate } from '../http/closing.js';
 import { logRefusal } from '../http/log-refusal.js';
-import { rawProblem, sendProblem } from '../http/problem.js';
+import { sendProblem } from '../http/problem.js';
 import { awaitsContinue, checkRequest } from '../http/request-check.js';
 import { DATA_CSP, securityHeaders } from '../http/security-headers.js';
+import { answerUnparsed } from '../http/unparsed.js';
 import type { Logger } from '../observability/logger.js';
 import { requestId } from '../observability/request-id.js';
 import { AdminErrorFilter } from './admin-error.filter.js';
@@ -61,18 +61,7 @@ export async function createAdmin(config: AdminConfig, parts: AdminParts, logger
   server.on('request', handle);
   server.on('checkContinue', handle);
   server.on('checkExpectation', handle);
-  const unparsed = (socket: Socket): void => {
-    if (!socket.writable) socket.destroy();
-    else {
-      const problem = rawProblem(new CloakroomError('bad-request'), { secure, instance: 'unparsed' });
-      socket.end(problem, () => socket.destroy());
-    }
-  };
-  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    socket.on('error', () => socket.destroy());
-    unparsed(socket);
-  });
-  server.on('clientError', (_error: Error, socket: Socket) => unparsed(socket));
+  answerUnparsed(server, secure);
   return server;
 }
 

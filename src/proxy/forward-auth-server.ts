@@ -1,11 +1,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import type { Config } from '../config/config.js';
 import { CloakroomError } from '../errors.js';
 import { closeAfter, comesTooLate } from '../http/closing.js';
 import { logRefusal } from '../http/log-refusal.js';
-import { rawProblem, sendProblem } from '../http/problem.js';
+import { sendProblem } from '../http/problem.js';
 import { checkRequest } from '../http/request-check.js';
+import { answerUnparsed } from '../http/unparsed.js';
 import type { Logger } from '../observability/logger.js';
 import type { SessionCookie } from '../session/session-cookie.js';
 import type { ForwardAuth } from './forward-auth.js';
@@ -62,17 +62,6 @@ export function createForwardAuthServer(parts: {
   server.on('request', handle);
   server.on('checkContinue', handle);
   server.on('checkExpectation', handle);
-  const unparsed = (socket: Socket): void => {
-    if (!socket.writable) socket.destroy();
-    else {
-      const problem = rawProblem(new CloakroomError('bad-request'), { secure, instance: 'unparsed' });
-      socket.end(problem, () => socket.destroy());
-    }
-  };
-  server.on('connect', (_request: IncomingMessage, socket: Socket) => {
-    socket.on('error', () => socket.destroy());
-    unparsed(socket);
-  });
-  server.on('clientError', (_error: Error, socket: Socket) => unparsed(socket));
+  answerUnparsed(server, secure);
   return server;
 }

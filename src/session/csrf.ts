@@ -66,7 +66,8 @@ function refuseForeign({ headers }: Asked, { publicUrl, cors }: Origins): void {
   // A browser says of a listed origin that it is another site or sub-domain; that is why it is listed.
   if (origin !== undefined && origin !== publicUrl && cors.origins.includes(origin)) return;
   const site = headers['sec-fetch-site'];
-  if (site === 'cross-site' || site === 'same-site') throw refused('foreign-site');
+  // Node joins repeated lines, and what no browser says is no word of a browser.
+  if (site !== undefined && site !== 'same-origin' && site !== 'none') throw refused('foreign-site');
   if (origin !== undefined && origin !== publicUrl) throw refused('foreign-origin');
 }
 

@@ -362,3 +362,21 @@ export class WebSocketUpstream {
     echo();
   }
 }
+
+/**
+ * Passes a handshake on as it came, and joins both ends: for a server that has its WebSockets elsewhere.
+ *
+ * @param to the URL of where they are
+ */
+export function passUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, to: string): Socket {
+  const onward = connect(Number(new URL(to).port), '127.0.0.1');
+  const lines = request.rawHeaders.flatMap((name, i, all) =>
+    i % 2 === 0 ? [`${name}: ${String(all[i + 1])}`] : [],
+  );
+  onward.write(`GET ${String(request.url)} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
+  onward.write(head);
+  onward.on('error', () => socket.destroy());
+  socket.on('error', () => onward.destroy());
+  socket.pipe(onward).pipe(socket);
+  return onward;
+}

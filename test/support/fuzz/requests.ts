@@ -687,14 +687,16 @@ function chunked(body: string, random: Random): string {
 }
 
 /** Whether its lines are what they look like: nothing in them breaks a line or says anything about the framing twice. */
-function isSound({ method, target, headers }: Draft): boolean {
+function isSound({ method, target, headers, body }: Draft): boolean {
   if (!/^[A-Z]{1,20}$/.test(method) || method === 'CONNECT' || method === 'PRI' || /[\s\0]/.test(target))
     return false;
   const framing = headers.filter(([name]) =>
     /^(?:content-length|transfer-encoding|expect|upgrade|connection)\s*$/i.test(name),
   );
   const own = framing.filter(
-    ([name, value]) => /^\d+$/.test(value) || (name === 'Transfer-Encoding' && value === 'chunked'),
+    ([name, value]) =>
+      /^\d+$/.test(value) ||
+      (name === 'Transfer-Encoding' && value === 'chunked' && body.endsWith('\r\n\r\n')),
   );
   if (own.length !== framing.length || own.length > 1) return false;
   return headers.every(
