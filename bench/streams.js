@@ -72,7 +72,10 @@ async function measure(folder, later, { connections, rounds, seconds }) {
   const cloakroom = await startCloakroom({
     ...{ folder, redis, behindTls: false, nodeOptions: [], issuer: provider.issuer },
     upstream: `http://127.0.0.1:${String(upstream.message.port)}`,
-    route: { websocket: { perSession: connections }, limits: { parallel: connections } },
+    route: {
+      websocket: { perSession: connections },
+      limits: { parallel: connections, eventStreams: connections },
+    },
   });
   later(() => stop(cloakroom.child));
   const load = await startScript('stream-load.js');
