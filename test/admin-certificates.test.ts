@@ -83,6 +83,7 @@ test('A-109 a certificate of the authority, by its common name and with its role
   expect(await ask('looker')).toBe(200);
   expect(await ask('looker', 'DELETE')).toBe(403);
   await room.waitForEvent('sessions_listed', ({ name }) => name === 'looker');
+  await room.logged('sessions_listed', 2);
   expect(room.events('sessions_listed').map(({ name }) => name)).toEqual(['incident bot', 'looker']);
 });
 

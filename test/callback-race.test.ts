@@ -54,6 +54,7 @@ test(`A-013 ${String(CALLBACKS)} identical callbacks at once over ${String(REPLI
     expect(late.map(({ status, location }) => [status, location])).toEqual(late.map(() => [303, '/']));
   }
   expect(await sessions()).toHaveLength(ROUNDS);
+  await c.logged('session_started', ROUNDS);
   expect(c.events('session_started')).toHaveLength(ROUNDS);
   expect(c.provider.ledger.count('token')).toBe(ROUNDS);
   expect(await c.redis?.keys(`${c.prefix}:*:login`)).toEqual([]);

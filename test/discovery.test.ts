@@ -176,6 +176,7 @@ describe('a replica that never read acceptable metadata', () => {
     // oidcc-client-test-discovery-jwks-uri-keys
     expect(provider.ledger.hitsOf('jwks')[0]?.params.get('from')).toBe('metadata');
     // One line for each change of state, however often it was tried.
+    await room.logged('provider_available', 1);
     expect(room.events('provider_unavailable')).toHaveLength(1);
     expect(room.events('provider_available')).toHaveLength(1);
     expect((await room.client().fetch('/readyz')).json()).toMatchObject({ status: 'ok' });

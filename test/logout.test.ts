@@ -147,6 +147,7 @@ describe('POST /auth/logout', () => {
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
     client.clearCookies();
     await expectGone(client, before);
+    await c.waitForEvent('session_ended', (line) => line['handle'] === handle);
     expect(c.events('session_ended').filter((line) => line['handle'] === handle)).toEqual([
       expect.objectContaining({ cause: 'user' }),
     ]);

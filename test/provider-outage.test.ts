@@ -205,6 +205,7 @@ describe('A-077 what is no refusal never ends a session', () => {
     expect(Number(answer.headers['retry-after'])).toBeGreaterThan(30);
     expect(provider.ledger.doubleSpends.filter(({ accepted }) => !accepted)).toEqual([]);
     expect(c.events('session_ended')).toEqual([]);
+    await c.logged('client_misconfigured', 1);
     expect(c.events('client_misconfigured').length).toBeGreaterThan(0);
   });
 });

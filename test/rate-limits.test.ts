@@ -136,6 +136,7 @@ describe('A-117 logins of one address', () => {
     expect(await commands()).toEqual(before);
     const lines = c.replicas.flatMap((replica, i) => replica.log.slice(marks[i]));
     expect(lines.filter(({ event }) => event === 'request_refused')).toEqual([]);
+    await c.logged('rate_limited', 1);
     const told = c.events('rate_limited').filter(({ limit }) => limit === 'login');
     expect(told.length).toBeGreaterThan(0);
     expect(told.length).toBeLessThanOrEqual(c.replicas.length);

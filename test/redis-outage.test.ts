@@ -83,6 +83,7 @@ test('B-01 a start without Redis: alive but not ready, the API says 503, ready b
   await room.first.waitReady();
   expect((await (await room.signedIn()).api('/api/x')).status).toBe(200);
   expect(room.first.running).toBe(true);
+  await room.logged('store_available', 1);
   expect(room.events('store_available')).toHaveLength(1);
   await expectLeftClean(room);
   await room.close();

@@ -139,6 +139,7 @@ test('A-113 B-22 the client secret is replaced in place, without a restart: nobo
   expect(between.map(({ status, problem }) => [status, problem])).toEqual(
     clients.map(() => [503, 'idp-unavailable']),
   );
+  await c.logged('client_misconfigured', 1);
   expect(c.events('client_misconfigured').length).toBeGreaterThan(0);
   c.writeSecret('client-secret', next);
   await eventually(async () => (await statuses(clients)).every((status) => status === 200), {

@@ -191,6 +191,7 @@ describe('several upstreams', () => {
     }
     expect(b.requests).toHaveLength(9);
     // Three refusals, then a rest: no line for each, and nobody waits for it.
+    await c.first.waitForEvent('upstream_resting', { from: mark });
     expect(c.first.events('upstream_resting', mark)).toMatchObject([{ route: '/half/', upstream: gone }]);
   });
 

@@ -362,6 +362,11 @@ export class Cloakroom {
     return this.replicas.flatMap((replica) => replica.events(name));
   }
 
+  /** Waits until so many lines of that name are read, which may be after the answer that they are about. */
+  async logged(name: string, count: number): Promise<void> {
+    await eventually(() => this.events(name).length >= count, { what: `${String(count)} lines ${name}` });
+  }
+
   async waitForEvent(
     name: string,
     where: (line: LogEvent) => boolean = () => true,
