@@ -22,6 +22,5 @@ export default {
   coverageProvider: 'v8',
   clearMocks: true,
   testTimeout: 60_000,
-  // One more than there are cores on small machines: much of the time of many tests is waiting.
-  maxWorkers: 3,
+  maxWorkers: 2,
 };

@@ -206,7 +206,8 @@ export class Oracle {
     const owner = user === undefined ? undefined : this.parts.owner(user);
     const somebody = owner === undefined ? undefined : this.parts.somebody(owner);
     if (somebody === undefined) return 'a token of nobody';
-    if (sent === undefined) return 'a token on a request without a name';
+    // Its name was spoilt on the way out: whose cookie came with it is not known.
+    if (sent === undefined) return undefined;
     if (!sent.bytes.includes(somebody.cookie)) return 'a token without its session';
     if ((this.#sentAt.get(sent.tag) ?? 0) > (somebody.endedAt ?? Infinity))
       return 'a token after the end of its session';
