@@ -8,6 +8,8 @@ import { logIn } from './people.js';
 import { scenario, target } from './scenario.js';
 
 const SOCKETS = 10_000;
+/** Connections opened a second. */
+const OPENED = 1000;
 const RATE = 300;
 const MiB = 1024 * 1024;
 
@@ -38,11 +40,17 @@ scenario(
     const before = c.replicas.map((replica) => replica.memory());
     const begun = Date.now();
     const sockets: Socket[] = [];
+    let firstClosed = Infinity;
     for (let i = 0; i < SOCKETS; i += 1) {
+      const early = begun + (i * 1000) / OPENED - Date.now();
+      if (early > 0) await sleep(early);
       const socket = await open(c.replica(i % c.replicas.length).port);
       if (socket === undefined) break;
       socket.on('error', () => undefined);
       if (i % 2 === 1) socket.write('GET /livez HTTP/1.1\r\nHost: app.example.test\r\nX-Slow: ');
+      socket.once('close', () => {
+        firstClosed = Math.min(firstClosed, Date.now());
+      });
       sockets.push(socket);
     }
     const opened = Date.now();
@@ -62,8 +70,12 @@ scenario(
     const alone = all.between(begun - 8000, begun);
     const beside = all.between(begun, closed);
     say(`the others before: ${alone.describe()}`);
-    say(`the others meanwhile: ${beside.describe()}`);
-    say(target('p99 meanwhile, times that before', beside.percentile(99) / alone.percentile(99), 2));
+    say(`while they are opened: ${all.between(begun, opened).describe()}`);
+    const idle = all.between(opened, firstClosed);
+    say(`while all are open: ${idle.describe()}`);
+    say(`while they are closed: ${all.between(firstClosed, closed).describe()}`);
+    say(target('p99 while all are open, times that before', idle.percentile(99) / alone.percentile(99), 2));
+    say(target('p99 over all that time, times that before', beside.percentile(99) / alone.percentile(99), 2));
     const grown = c.replicas.map((replica, i) => (replica.memory() - (before[i] ?? 0)) / MiB);
     say(`memory afterwards: ${grown.map((mib) => `${mib.toFixed(0)} MiB more`).join(', ')}`);
 

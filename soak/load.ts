@@ -14,6 +14,8 @@ export interface LoadOptions {
   seconds: number;
   /** Only to replicas that say they are ready. */
   balance?: boolean;
+  /** Origin of another server that gets them instead of the replicas. */
+  to?: string;
 }
 
 interface Result {
@@ -73,7 +75,10 @@ export class Load {
     const { child } = await startScript(join('soak', 'sender.js'));
     child.send({
       order: {
-        targets: room.replicas.map(({ port }) => `http://127.0.0.1:${String(port)}`),
+        targets:
+          options.to === undefined
+            ? room.replicas.map(({ port }) => `http://127.0.0.1:${String(port)}`)
+            : [options.to],
         cookies: options.clients.map(sessionPair),
         headers: [
           ...['host', new URL(room.publicUrl).host, 'x-forwarded-proto', 'https', 'x-csrf', '1'],

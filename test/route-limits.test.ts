@@ -221,6 +221,18 @@ describe('limits.parallel', () => {
     await expectEmptied();
   });
 
+  test('A-120 those that are too many cost no command to Redis', async () => {
+    const reads = async (): Promise<string | undefined> =>
+      /cmdstat_hmget:calls=(\d+)/.exec(String(await c.redis?.command('INFO', 'commandstats')))?.[1];
+    const held = await full();
+    const before = await reads();
+    for (let i = 0; i < 50; i += 1) expect((await client.api('/api/x')).status).toBe(429);
+    expect(await reads()).toBe(before);
+    for (const connection of held) connection.close();
+    await expectEmptied();
+    expect(await reads()).not.toBe(before);
+  });
+
   test('A-120 others, and other routes, and our own endpoints do not feel it', async () => {
     const [other, held] = await Promise.all([c.signedIn({ user: 'bob' }), full()]);
     expect((await other.api('/api/x')).status).toBe(200);
@@ -265,6 +277,12 @@ describe('limits.parallel', () => {
     await each(async () => {
       // Refused behind the door: counted neither before nor after.
       await client.api('/api/x', { method: 'POST', without: ['origin', 'sec-fetch-site'] });
+    });
+    const ended = await c.signedIn({ user: 'carol' });
+    const dead = ended.clone();
+    await ended.logout();
+    await each(async () => {
+      expect((await dead.clone().api('/api/x')).status).toBe(401);
     });
     await expectEmptied();
   });

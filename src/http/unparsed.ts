@@ -10,16 +10,27 @@ import { rawProblem } from './problem.js';
  * @param secure whether browsers come over https
  */
 export function answerUnparsed(server: Pick<Server, 'on'>, secure: boolean): void {
+  // Thousands of connections may come to their end in one moment; there is nothing in these answers that differs.
+  const answer = (code: UnparsedCode): string =>
+    rawProblem(new CloakroomError(code), { secure, instance: 'unparsed' });
+  const answers: Answers = {
+    'headers-too-large': answer('headers-too-large'),
+    'request-timeout': answer('request-timeout'),
+    'bad-request': answer('bad-request'),
+  };
   server.on('connect', (_request: IncomingMessage, socket: Socket) => {
     socket.on('error', () => socket.destroy());
-    close(new Error('CONNECT'), socket, secure);
+    close(new Error('CONNECT'), socket, answers);
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    close(error, socket, secure);
+    close(error, socket, answers);
   });
 }
 
-function close(error: NodeJS.ErrnoException, socket: Socket, secure: boolean): void {
+type UnparsedCode = 'headers-too-large' | 'request-timeout' | 'bad-request';
+type Answers = Readonly<Record<UnparsedCode, string>>;
+
+function close(error: NodeJS.ErrnoException, socket: Socket, answers: Answers): void {
   // As Node's own handler does: a half-written answer to the request before must not get an error in its middle.
   const current = (socket as { _httpMessage?: { headersSent: boolean } })._httpMessage;
   // What comes behind a request that said it is the last is nobody's; that one still gets its answer (RFC 9112 section 9.6).
@@ -28,11 +39,10 @@ function close(error: NodeJS.ErrnoException, socket: Socket, secure: boolean): v
     socket.destroy();
     return;
   }
-  const code =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? 'headers-too-large'
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? 'request-timeout'
-        : 'bad-request';
-  socket.end(rawProblem(new CloakroomError(code), { secure, instance: 'unparsed' }), () => socket.destroy());
+  socket.end(answers[problemOf(error)], () => socket.destroy());
+}
+
+function problemOf({ code }: NodeJS.ErrnoException): UnparsedCode {
+  if (code === 'HPE_HEADER_OVERFLOW') return 'headers-too-large';
+  return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'request-timeout' : 'bad-request';
 }

@@ -2,10 +2,9 @@ import type { IncomingMessage } from 'node:http';
 import { CloakroomError } from '../errors.js';
 import type { TrustedProxies } from '../http/client-address.js';
 import { addressGroup } from '../http/address-range.js';
-import type { RateLimit } from '../limits/rate-limit.js';
 import { elevatedToken } from '../session/elevation.js';
 import { checkRequirement } from '../session/requirements.js';
-import type { SessionCookie } from '../session/session-cookie.js';
+import type { Ticket } from '../session/session-cookie.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
 import type { ActiveTokens } from './active-token.js';
@@ -24,18 +23,11 @@ export interface Admitted {
 /** Who may go through a route, and with which token. */
 export class Admission {
   readonly #sessions: SessionsService;
-  readonly #cookie: SessionCookie;
   readonly #trusted: TrustedProxies;
   readonly #active: ActiveTokens;
 
-  constructor(
-    sessions: SessionsService,
-    cookie: SessionCookie,
-    trusted: TrustedProxies,
-    active: ActiveTokens,
-  ) {
+  constructor(sessions: SessionsService, trusted: TrustedProxies, active: ActiveTokens) {
     this.#sessions = sessions;
-    this.#cookie = cookie;
     this.#trusted = trusted;
     this.#active = active;
   }
@@ -46,14 +38,16 @@ export class Admission {
    * @throws {CloakroomError} what the browser is to be told instead
    */
   async admit(request: IncomingMessage, route: Route, underWay: Parallel): Promise<Admitted | undefined> {
-    if (route.rate !== undefined) this.#takeFrom(route.rate, request, route);
-    if (this.#isAnonymous(request, route)) return undefined;
-    const session = await this.#sessions.find(request.headers.cookie, { slide: true });
-    if (route.requirement !== undefined) checkRequirement(route.requirement, session.contents, Date.now());
-    if (!underWay.enter(session.handle)) {
+    const ticket = this.#ticket(request, route);
+    // Both limits before the store is asked, so that a refusal costs nothing there.
+    route.rate?.take(ticket?.handle ?? addressGroup(this.#trusted.clientAddress(request)));
+    if (ticket === undefined) return undefined;
+    if (!underWay.enter(ticket.handle)) {
       throw new CloakroomError('too-many-requests', { retryAfter: TRY_AGAIN_IN });
     }
     try {
+      const session = await this.#sessions.open(ticket, { slide: true });
+      if (route.requirement !== undefined) checkRequirement(route.requirement, session.contents, Date.now());
       const token =
         route.elevation === undefined
           ? this.#sessions.accessToken(session, route.wish)
@@ -65,27 +59,19 @@ export class Admission {
         accessToken: await this.#active.of(session, route, accessToken, route.introspect),
       };
     } catch (error) {
-      underWay.leave(session.handle);
+      underWay.leave(ticket.handle);
       throw error;
     }
-  }
-
-  /**
-   * Before the store is asked, so that a refusal costs nothing there. Whoever will be told to sign in is not counted: that
-   * is decided without the store, and they should be told.
-   */
-  #takeFrom(rate: RateLimit, request: IncomingMessage, { token }: Route): void {
-    const reading = token === 'none' ? undefined : this.#cookie.read(request.headers.cookie);
-    if (reading?.kind === 'ticket') rate.take(reading.ticket.handle);
-    else if (token !== 'user') rate.take(addressGroup(this.#trusted.clientAddress(request)));
   }
 
   /**
    * Where nobody needs to be signed in, only a request without any session cookie is nobody's. One whose cookie turns out dead
    * is refused, and one that cannot be looked up waits: neither may be served as if a stranger had asked.
    */
-  #isAnonymous(request: IncomingMessage, { token }: Route): boolean {
-    if (token === 'user' || token === 'client') return false;
-    return token === 'none' || this.#cookie.read(request.headers.cookie).kind === 'none';
+  #ticket({ headers }: IncomingMessage, { token }: Route): Ticket | undefined {
+    if (token === 'none') return undefined;
+    return token === 'user-or-none'
+      ? this.#sessions.ticketIfAny(headers.cookie)
+      : this.#sessions.ticket(headers.cookie);
   }
 }

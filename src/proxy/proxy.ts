@@ -61,7 +61,7 @@ export class Proxy {
     this.#config = parts.config;
     this.#sessions = parts.sessions;
     const active = new ActiveTokens(parts.sessions, parts.providers, parts.introspection);
-    this.admission = new Admission(parts.sessions, parts.cookie, parts.trusted, active);
+    this.admission = new Admission(parts.sessions, parts.trusted, active);
     this.#refused = new RefusedTokens(parts.sessions);
     this.#cookie = parts.cookie;
     this.#trusted = parts.trusted;

@@ -7,18 +7,15 @@ import { CloakroomError } from '../errors.js';
 import type { Logger } from '../observability/logger.js';
 import type { Providers } from '../oidc/providers.js';
 import type { PolicyEpoch } from '../store/policy-epoch.js';
-import { Recent } from '../store/recent.js';
 import type { OpenSession, SessionRecords } from '../store/session-records.js';
 import type { SessionContents } from '../store/session-contents.js';
 import type { EndCause } from '../store/store.js';
 import type { TokenWish } from '../tokens/token-wish.js';
 import type { AccessToken, TokensService } from '../tokens/tokens.service.js';
-import { shortestIdle } from './lifetimes.js';
-import type { SessionCookie } from './session-cookie.js';
+import { IdleExpiry } from './idle-expiry.js';
+import type { SessionCookie, Ticket } from './session-cookie.js';
 import type { SessionCreation } from './session-creation.js';
 
-/** Idle expiry is moved at most this often (milliseconds), or ten times within a shorter idle time. */
-const TOUCH_EVERY = 60_000;
 /** Milliseconds an ending waits for the provider to revoke. */
 const REVOKE_WITHIN = 2000;
 
@@ -36,9 +33,7 @@ export class SessionsService {
   readonly #endings: EndingsService;
   readonly #revocations: RevocationQueue;
   readonly #logger: Logger;
-  readonly #touchEvery: number;
-  /** Sessions this process touched or tried to touch a moment ago. */
-  readonly #touching: Recent<true>;
+  readonly #idle: IdleExpiry;
 
   constructor(parts: {
     config: Config;
@@ -62,26 +57,48 @@ export class SessionsService {
     this.#endings = parts.endings;
     this.#revocations = parts.revocations;
     this.#logger = parts.logger;
-    this.#touchEvery = Math.min(TOUCH_EVERY, shortestIdle(parts.config.session) / 10);
-    // Remembered for up to twice this long: shorter than the time to the next touch, or a session in use would run out.
-    this.#touching = new Recent(Math.min(1000, this.#touchEvery / 2), 50_000);
+    this.#idle = new IdleExpiry(parts.config, parts.records);
+  }
+
+  /**
+   * What a request's cookie stands for, before the store is asked.
+   *
+   * @throws {CloakroomError} `session-required` (with a cookie that we never signed taken away), `bad-request` for two valid
+   *   cookies
+   */
+  ticket(cookieHeader: string | undefined): Ticket {
+    const ticket = this.ticketIfAny(cookieHeader);
+    if (ticket === undefined) throw signInRequired(false);
+    return ticket;
+  }
+
+  /** As {@link ticket}, but undefined where there is no session cookie at all. */
+  ticketIfAny(cookieHeader: string | undefined): Ticket | undefined {
+    const reading = this.#cookie.read(cookieHeader);
+    if (reading.kind === 'ticket') return reading.ticket;
+    if (reading.kind === 'none') return undefined;
+    if (reading.kind === 'invalid') throw signInRequired(true);
+    this.#logger.warn('session_cookie_ambiguous');
+    throw new CloakroomError('bad-request', { public: { reason: 'two-sessions' } });
   }
 
   /**
    * The session that a request's cookie stands for.
    *
    * @param options `slide: false` looks without counting as use
-   * @throws {CloakroomError} `session-required` (with the dead cookie taken away), `bad-request` for two valid cookies,
-   *   `store-unavailable`
+   * @throws {CloakroomError} as {@link ticket} and {@link open}
    */
   async find(cookieHeader: string | undefined, options: { slide: boolean }): Promise<OpenSession> {
-    const reading = this.#cookie.read(cookieHeader);
-    if (reading.kind === 'ambiguous') {
-      this.#logger.warn('session_cookie_ambiguous');
-      throw new CloakroomError('bad-request', { public: { reason: 'two-sessions' } });
-    }
-    if (reading.kind !== 'ticket') throw signInRequired(reading.kind === 'invalid');
-    const { handle, secret } = reading.ticket;
+    return this.open(this.ticket(cookieHeader), options);
+  }
+
+  /**
+   * The session of a ticket.
+   *
+   * @param options `slide: false` looks without counting as use
+   * @throws {CloakroomError} `session-required` (with the dead cookie taken away), `store-unavailable`
+   */
+  async open({ handle, secret }: Ticket, options: { slide: boolean }): Promise<OpenSession> {
     const session = await this.#records.find(handle, secret);
     const epoch = this.#epoch.known ?? (await this.#epoch.current());
     if (session !== undefined && session.contents.epoch < epoch.end) {
@@ -92,7 +109,7 @@ export class SessionsService {
     const issuer = session && this.#providers.get(session.contents.provider)?.config.issuer;
     if (session === undefined) throw signInRequired(true, await this.#causeOfEnd(handle));
     if (issuer !== session.contents.issuer) throw signInRequired(true);
-    if (options.slide) this.#slide(session);
+    if (options.slide) this.#idle.slide(session);
     return session;
   }
 
@@ -111,12 +128,10 @@ export class SessionsService {
 
   /** When a session began and when it will end, as ISO 8601 times. */
   times(session: OpenSession, options: { slide: boolean }): SessionTimes {
-    const { createdAt, absoluteAt, idle = this.#config.session.idle } = session.contents;
-    const usedAt = options.slide && this.#isDue(session) ? Date.now() : session.touchedAt;
-    const idleAt = Math.min(usedAt + idle, absoluteAt);
+    const { createdAt, absoluteAt } = session.contents;
     return {
       createdAt: new Date(createdAt).toISOString(),
-      idleExpiresAt: new Date(idleAt).toISOString(),
+      idleExpiresAt: new Date(this.#idle.expiresAt(session, options.slide)).toISOString(),
       absoluteExpiresAt: new Date(absoluteAt).toISOString(),
     };
   }
@@ -244,30 +259,7 @@ export class SessionsService {
 
   /** For a connection that stays open: what it returns is called whenever the session is used there. */
   use(session: OpenSession): () => void {
-    let dueAt = session.touchedAt + this.#touchEvery;
-    return () => {
-      const now = Date.now();
-      if (now < dueAt) return;
-      dueAt = now + this.#touchEvery;
-      this.#touch(session);
-    };
-  }
-
-  /** In the background and seldom: no request waits for this, and most make no write at all. */
-  #slide(session: OpenSession): void {
-    if (!this.#isDue(session)) return;
-    this.#touch(session);
-  }
-
-  #touch({ handle, contents }: OpenSession): void {
-    if (this.#touching.get(handle) !== undefined) return;
-    this.#touching.set(handle, true);
-    const { idle = this.#config.session.idle } = contents;
-    this.#records.store.touch(handle, idle).catch(() => undefined);
-  }
-
-  #isDue(session: OpenSession): boolean {
-    return Date.now() - session.touchedAt >= this.#touchEvery;
+    return this.#idle.use(session);
   }
 }
 
