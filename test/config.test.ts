@@ -500,12 +500,17 @@ describe('A-112: start refuses unsafe production settings', () => {
     [
       'event streams of nobody',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { eventStreams: 5 } }), f),
-      /routes\[0\]\.limits\.eventStreams: counts the requests of a session, and with token: none/,
+      /routes\[0\]\.limits\.eventStreams: counts what a session does, and with token: none/,
+    ],
+    [
+      'what a session may move where there is none',
+      (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { bandwidth: '1MiB' } }), f),
+      /routes\[0\]\.limits\.bandwidth: counts what a session does, and with token: none/,
     ],
     [
       'a limit by session where there is none',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { parallel: 5 } }), f),
-      /routes\[0\]\.limits\.parallel: counts the requests of a session, and with token: none/,
+      /routes\[0\]\.limits\.parallel: counts what a session does, and with token: none/,
     ],
     [
       'another word for the body limit',

@@ -241,15 +241,27 @@ test('cloakroom check prints the routes as they are matched, with what each asks
     .split('\n')
     .slice(at + 1, at + 9)
     .map((line) => line.trim().split(/ {2,}/))
-    .map(([path, , ...cells]) => [path, ...cells.slice(0, 9)]);
+    .map(([path, , ...cells]) => [path, ...cells.slice(0, 10)]);
   expect(rows).toEqual([
-    ['path', 'methods', 'token', 'requires', 'csrf', 'body', 'parallel', 'streams', 'rate', 'websocket'],
-    ['/api/few/still-fewer/', 'DELETE', 'user', '-', 'header', 'any', '128', '16', 'any', '-'],
-    ['/open-files/', 'GET', 'none', '-', 'origin', 'any', '-', '-', 'any', '-'],
-    ['/api/few/', 'POST GET', 'user', '-', 'header', 'any', '128', '16', 'any', '-'],
-    ['/public/', 'all', 'none', '-', 'header', 'any', '-', '-', 'any', '-'],
-    ['/either/', 'all', 'user-or-none', '-', 'header', 'any', '128', '16', 'any', '-'],
-    ['/files/', 'all', 'user', '-', 'origin', 'any', '128', '16', 'any', '-'],
-    ['/api/', 'all', 'user', '-', 'header', 'any', '128', '16', 'any', '-'],
+    [
+      'path',
+      'methods',
+      'token',
+      'requires',
+      'csrf',
+      'body',
+      'parallel',
+      'streams',
+      'rate',
+      'bandwidth',
+      'websocket',
+    ],
+    ['/api/few/still-fewer/', 'DELETE', 'user', '-', 'header', 'any', '128', '16', 'any', 'any', '-'],
+    ['/open-files/', 'GET', 'none', '-', 'origin', 'any', '-', '-', 'any', 'any', '-'],
+    ['/api/few/', 'POST GET', 'user', '-', 'header', 'any', '128', '16', 'any', 'any', '-'],
+    ['/public/', 'all', 'none', '-', 'header', 'any', '-', '-', 'any', 'any', '-'],
+    ['/either/', 'all', 'user-or-none', '-', 'header', 'any', '128', '16', 'any', 'any', '-'],
+    ['/files/', 'all', 'user', '-', 'origin', 'any', '128', '16', 'any', 'any', '-'],
+    ['/api/', 'all', 'user', '-', 'header', 'any', '128', '16', 'any', 'any', '-'],
   ]);
 });

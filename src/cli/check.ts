@@ -171,7 +171,7 @@ function formatRate({ requests, per }: RateConfig): string {
 /** One line a route, in the order in which they are matched. */
 function routeRows({ routes }: Config): Row[] {
   const head =
-    'path,upstream,methods,token,requires,csrf,body,parallel,streams,rate,websocket,cache,headers,cookies'.split(
+    'path,upstream,methods,token,requires,csrf,body,parallel,streams,rate,bandwidth,websocket,cache,headers,cookies'.split(
       ',',
     );
   const rows = routes
@@ -189,6 +189,7 @@ function routeRows({ routes }: Config): Row[] {
         token === 'none' ? '-' : String(limits.parallel),
         token === 'none' ? '-' : String(limits.eventStreams),
         limits.rate === undefined ? 'any' : formatRate(limits.rate),
+        limits.bandwidth === undefined ? 'any' : `${formatSize(limits.bandwidth)}/s`,
         websocket === undefined ? '-' : webSocketCell(websocket, token),
         cache,
         `+${headers.requestAllow.length}/+${headers.responseAllow.length}${headers.security.frameAncestors === 'self' ? ', may be framed' : ''}`,

@@ -75,11 +75,12 @@ export interface RouteConfig {
   /** A scope of its own for some milliseconds. */
   readonly elevate?: { readonly scope: string; readonly for: number } | undefined;
   readonly csrf: 'header' | 'origin';
-  /** `requestBody` in bytes; undefined: no limit. */
+  /** `requestBody` in bytes, `bandwidth` in bytes a second; undefined: no limit. */
   readonly limits: {
     readonly requestBody?: number | undefined;
     readonly parallel: number;
     readonly eventStreams: number;
+    readonly bandwidth?: number | undefined;
     readonly rate?: RateConfig | undefined;
   };
   /** undefined: none are opened here. `idle` in milliseconds. */

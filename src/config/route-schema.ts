@@ -183,6 +183,13 @@ const route = z
             'again by itself.',
           example: 8,
         }),
+        bandwidth: setting(size('16KiB', '1024GiB').optional(), {
+          description:
+            'How many bytes a second one session may move on this route in one process: bodies of requests and answers and ' +
+            'WebSockets together, and one second of it at once. More waits; nothing is refused. Requests without a session ' +
+            'are not counted. Without it, as fast as they come.',
+          example: '10MiB',
+        }),
         rate: z
           .strictObject(rateSettings)
           .optional()

@@ -112,11 +112,11 @@ function routeLimits(look: Look): LocatedWrong[] {
   if (!Array.isArray(routes)) return [];
   return routes.flatMap((_, index) =>
     look('routes', index, 'token') === 'none'
-      ? ['parallel', 'eventStreams']
+      ? ['parallel', 'eventStreams', 'bandwidth']
           .filter((limit) => look('routes', index, 'limits', limit) !== undefined)
           .map((limit) => ({
             path: ['routes', index, 'limits', limit],
-            problem: 'counts the requests of a session, and with token: none there is no session',
+            problem: 'counts what a session does, and with token: none there is no session',
             remedy: 'remove it, or write token: user or token: user-or-none',
           }))
       : [],

@@ -32,6 +32,13 @@ export class TokenBuckets {
     return wait;
   }
 
+  /** Takes so many even where they are not there. @returns milliseconds until what was taken too early is made up for */
+  spend(key: string, count: number, now = Date.now()): number {
+    const bucket = this.#bucket(key, now);
+    bucket.left -= count;
+    return Math.max(0, (-bucket.left * this.#rate.per) / this.#rate.requests);
+  }
+
   /** As {@link take}, but takes none. */
   wait(key: string, now = Date.now()): number {
     return this.#untilOne(this.#bucket(key, now), now);

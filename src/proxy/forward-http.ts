@@ -2,6 +2,8 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
 import { writeHead } from './answer-head.js';
+import type { Spend } from './bandwidth.js';
+import { Download } from './download.js';
 import { MOST_INTERIM_ANSWERS, passEarlyHints } from './early-hints.js';
 import { isStreamHead, type EventStreams, type OpenStream } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
@@ -50,6 +52,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   readonly #forwarding: Forwarding;
   #controller: Dispatcher.DispatchController | undefined;
   #upload: Upload | undefined;
+  #download: Download | undefined;
   #events: OpenStream | undefined;
   /** Counted among the open event streams of its session. */
   #counted = false;
@@ -80,7 +83,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     const { request, route, path, headers } = this.#forwarding;
     const method = request.method as Dispatcher.HttpMethod;
     if (hasBody(request)) {
-      this.#upload = new Upload(request, route, (error) => {
+      this.#upload = new Upload(request, route, this.#spend, (error) => {
         this.#fail(error);
       });
     }
@@ -196,6 +199,11 @@ class Exchange implements Dispatcher.DispatchHandler {
     }
   }
 
+  get #spend(): Spend | undefined {
+    const { route, session } = this.#forwarding;
+    return session && route.bandwidth?.of(session.handle);
+  }
+
   /** @returns false when its session has as many as it may */
   #enterStreams(): boolean {
     const { session, route } = this.#forwarding;
@@ -207,9 +215,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#done) return;
     this.#events?.stream.passed(chunk);
-    if (this.#forwarding.response.write(chunk)) return;
-    controller.pause();
-    this.#forwarding.response.once('drain', this.#onDrain);
+    this.#download ??= new Download(controller, this.#forwarding.response, this.#spend);
+    this.#download.pass(chunk);
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController): void {
@@ -264,10 +271,6 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#controller?.abort(error);
   }
 
-  readonly #onDrain = (): void => {
-    this.#controller?.resume();
-  };
-
   readonly #onSessionEnded = (): void => {
     this.#finish();
     this.#controller?.abort(new Error('the session has ended'));
@@ -289,7 +292,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#done = true;
     this.#events?.close();
     response.removeListener('close', this.#onClientGone);
-    response.removeListener('drain', this.#onDrain);
+    this.#download?.stop();
     if (this.#upload === undefined) return;
     request.removeListener('error', this.#onClientGone);
     this.#upload.stop();

@@ -124,6 +124,7 @@ export function forwardWebSocket(tunneling: Tunneling): void {
       sockets.join({
         ...{ browser: socket, upstream: upstreamSocket, browserHead: head, upstreamHead },
         ...{ session, used, over, idle: tunneling.websocket.idle },
+        spend: session && route.bandwidth?.of(session.handle),
       });
     });
     asked.once('response', (answer) => {

@@ -2,6 +2,7 @@ import type { Config, RouteConfig } from '../config/config.js';
 import { routeAccess, type CrossOriginAccess } from '../http/cross-origin.js';
 import { proxiedSecurityHeaders } from '../http/security-headers.js';
 import { devServerRoute } from './dev-server.js';
+import { Bandwidth } from './bandwidth.js';
 import type { RateLimit } from '../limits/rate-limit.js';
 import type { RateLimits } from '../limits/rate-limits.js';
 import type { Logger } from '../observability/logger.js';
@@ -43,6 +44,8 @@ export interface Route {
   parallel: Parallel;
   /** Of the requests under way, those whose answer is an event stream. */
   eventStreams: Parallel;
+  /** undefined: bytes move as fast as they come. */
+  bandwidth: Bandwidth | undefined;
   /** undefined: as many requests as anybody likes. */
   rate: RateLimit | undefined;
   cache: RouteConfig['cache'];
@@ -122,6 +125,7 @@ function toRoute(config: RouteConfig, { vary, secure, limits, logger }: Shared):
     requestBody: config.limits.requestBody ?? Infinity,
     parallel: new Parallel(config.limits.parallel),
     eventStreams: new Parallel(config.limits.eventStreams),
+    bandwidth: config.limits.bandwidth === undefined ? undefined : new Bandwidth(config.limits.bandwidth),
     rate: config.limits.rate && limits.ofRoute(config.path, config.limits.rate),
     cache: config.cache,
     vary: config.cache === 'upstream' ? ['Cookie', ...vary] : vary,

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { PassThrough } from 'node:stream';
+import { PassThrough, type Duplex } from 'node:stream';
+import { Paced, type Spend } from './bandwidth.js';
 import { UPLOAD_STALLED, UPLOAD_TOO_LARGE } from './upstream-errors.js';
 
 export interface UploadLimits {
@@ -12,7 +13,7 @@ export interface UploadLimits {
 /** The body of a request on its way to an upstream. */
 export class Upload {
   /** Not the request itself: the client destroys a body it cannot deliver, and the browser's connection with it. */
-  readonly body = new PassThrough();
+  readonly body: Duplex;
   readonly #request: IncomingMessage;
   readonly #limits: UploadLimits;
   readonly #failed: (error: Error) => void;
@@ -20,7 +21,14 @@ export class Upload {
   /** Bytes. */
   #received = 0;
 
-  constructor(request: IncomingMessage, limits: UploadLimits, failed: (error: Error) => void) {
+  /** @param spend undefined: as fast as it comes */
+  constructor(
+    request: IncomingMessage,
+    limits: UploadLimits,
+    spend: Spend | undefined,
+    failed: (error: Error) => void,
+  ) {
+    this.body = spend === undefined ? new PassThrough() : new Paced(spend);
     this.#request = request;
     this.#limits = limits;
     this.#failed = failed;
@@ -29,8 +37,8 @@ export class Upload {
   start(): void {
     // Nothing else limits a body that stops coming: the server sets no time for it, the client watches only the upstream.
     const timer = setTimeout(() => {
-      // With bytes waiting to be read it is the upstream that is slow; its own times are for that.
-      if (this.body.writableNeedDrain) timer.refresh();
+      // With bytes waiting it is the upstream that is slow, whose own times are for that, or the bandwidth that is used up.
+      if (this.body.writableLength > 0) timer.refresh();
       else this.#failed(Object.assign(new Error('the upload stopped'), { code: UPLOAD_STALLED }));
     }, this.#limits.idle);
     this.#stalled = timer;

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { LiveSessions } from '../endings/live-sessions.js';
 import type { OpenSession } from '../store/session-records.js';
+import type { Spend } from './bandwidth.js';
 import { CLOSE_CODES, closeFrame, FrameBorders } from './websocket-frames.js';
 
 export interface Ends {
@@ -13,6 +14,8 @@ export interface Ends {
   session: OpenSession | undefined;
   /** Milliseconds without a byte in either direction. */
   idle: number;
+  /** undefined: bytes move as fast as they come. */
+  spend: Spend | undefined;
   /** Called whenever the browser sends data; undefined: that is no use of the session. */
   used: (() => void) | undefined;
   over: () => void;
@@ -168,15 +171,25 @@ class Tunnel {
     }
   }
 
-  /** A side that reads slowly slows down the one that sends. */
+  /** A side that reads slowly slows down the one that sends, and so does a session that has moved too much. */
   #pass(from: Duplex, to: Duplex, chunk: Buffer): void {
     if (!this.#isLeaving) this.#timer?.refresh();
-    if (!canWrite(to) || to.write(chunk)) return;
+    if (!canWrite(to)) return;
+    const isTaken = to.write(chunk);
+    const wait = this.#ends.spend?.(chunk.length) ?? 0;
+    if (isTaken && wait === 0) return;
     from.pause();
-    to.once('drain', () => {
+    const resume = (): void => {
       if (!this.#isLeaving) this.#timer?.refresh();
       from.resume();
-    });
+    };
+    if (wait === 0) to.once('drain', resume);
+    else {
+      setTimeout(() => {
+        if (to.writableNeedDrain) to.once('drain', resume);
+        else resume();
+      }, wait).unref();
+    }
   }
 
   #cutSoon(): void {
