@@ -114,23 +114,20 @@ function findChromium(environment) {
   environment.CLOAKROOM_TEST_CHROMIUM = found;
 }
 
-/** On PATH, or by apt. Without one the tests behind nginx are skipped. */
-function findNginx(environment) {
+/** Gateways, on PATH or by apt. The tests behind one that is not there are skipped. */
+function findGateway(environment, name, variable, packages) {
   // Where root finds it, and others often have no such folder on their PATH.
-  const usual = '/usr/sbin/nginx';
-  const find = () => onPath('nginx') ?? (existsSync(usual) ? usual : undefined);
-  const found =
-    process.env.NGINX_PATH ??
-    find() ??
-    (aptInstall('nginx-light') || aptInstall('nginx') ? find() : undefined);
+  const usual = `/usr/sbin/${name}`;
+  const find = () => onPath(name) ?? (existsSync(usual) ? usual : undefined);
+  const found = process.env[`${variable}_PATH`] ?? find() ?? (packages.some(aptInstall) ? find() : undefined);
   if (found === undefined) {
     say(
-      'nginx: none; its tests are skipped (put nginx on PATH, set NGINX_PATH, or run as root where apt-get can install it)',
+      `${name}: none; its tests are skipped (put ${name} on PATH, set ${variable}_PATH, or run as root where apt-get can install it)`,
     );
     return;
   }
-  say(`nginx: ${found} (private processes)`);
-  environment.CLOAKROOM_TEST_NGINX = found;
+  say(`${name}: ${found} (private processes)`);
+  environment[`CLOAKROOM_TEST_${variable}`] = found;
 }
 
 function build() {
@@ -151,7 +148,8 @@ const environment = { CLOAKROOM_TEST_RUN_DIR: folder, SEED: seed };
 say(`Node ${process.version}`);
 findRedis(environment);
 findChromium(environment);
-findNginx(environment);
+findGateway(environment, 'nginx', 'NGINX', ['nginx-light', 'nginx']);
+findGateway(environment, 'caddy', 'CADDY', ['caddy']);
 build();
 say(`SEED=${seed}`);
 

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { selfSigned } from './certificate.js';
 import { closeLater, eventually, guard } from './lifetime.js';
-import { scratchFolder } from './run-folder.js';
+import { fromDocs } from './gateway.js';
+import { freePort, scratchFolder } from './run-folder.js';
 
 const binary = process.env['CLOAKROOM_TEST_NGINX'] ?? 'nginx';
 const asked = spawnSync(binary, ['-v'], { encoding: 'utf8' });
@@ -80,7 +81,7 @@ http {
   return { folder, pid: child.pid, errorLog: () => readFileSync(errorLog, 'utf8') };
 }
 
-function isListening(port: number): Promise<boolean> {
+export function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connectPlain({ port, host: '127.0.0.1' });
     socket.once('connect', () => {
@@ -89,6 +90,32 @@ function isListening(port: number): Promise<boolean> {
     });
     socket.once('error', () => resolve(false));
   });
+}
+
+/**
+ * Starts it with a file of docs/nginx as it stands there; only addresses and file names are put in.
+ *
+ * @param addresses `host:port` in the file, and what stands for it here
+ * @returns a plain port that leads to it inside TLS
+ */
+export async function nginxFromDocs(
+  name: string,
+  host: string,
+  addresses: Record<string, string>,
+): Promise<number> {
+  const port = await freePort();
+  await launchNginx(host, port, (_folder, { certificate, key }) =>
+    fromDocs(`nginx/${name}`, {
+      'listen 443 ssl': `listen 127.0.0.1:${String(port)} ssl`,
+      'server_name app.example.com': `server_name ${host}`,
+      '/etc/nginx/app.example.com.pem': certificate,
+      '/etc/nginx/app.example.com.key': key,
+      ...Object.fromEntries(
+        Object.entries(addresses).map(([from, to]) => [`server ${from};`, `server ${to};`]),
+      ),
+    }),
+  );
+  return intoTls(port, host);
 }
 
 /** A port whose connections go on to another inside TLS, byte for byte, so that the rig's clients need not speak it. */
