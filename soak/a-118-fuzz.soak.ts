@@ -1,8 +1,14 @@
 import { expect } from '@jest/globals';
 import { startCloakroom } from '../test/support/cloakroom.js';
+import { startProvider } from '../test/support/fault-provider.js';
 import { fuzzAnswers, startBabbler, upstreamAnswer } from '../test/support/fuzz/answers.js';
 import { routesFor } from '../test/support/fuzz/oracle.js';
-import { fuzzProvider } from '../test/support/fuzz/provider-run.js';
+import {
+  describeProviderRun,
+  fuzzProviders,
+  providerSettings,
+  startProviders,
+} from '../test/support/fuzz/provider-run.js';
 import { FuzzRun } from '../test/support/fuzz/run.js';
 import { JudgedUpstream } from '../test/support/fuzz/upstream.js';
 import { random, seed } from '../test/support/random.js';
@@ -26,15 +32,20 @@ scenario(
     const upstream = await JudgedUpstream.start();
     const babble = random('fuzz-upstream');
     const raw = await startBabbler(() => upstreamAnswer(babble));
+    const providers = await startProviders(8);
+    const settings = providerSettings(providers, upstream.url);
     const room = await startCloakroom({
       replicas: 1,
+      providers: { main: await startProvider(), ...providers },
       upstream,
       tap: false,
       config: {
+        providers: settings.providers,
         // The machine is busy with this; outages of the store are the subject of other scenarios.
         store: { redis: { commandTimeout: '5s' } },
         routes: [
           ...routesFor(upstream.url),
+          settings.route,
           { path: '/raw/', upstream: raw, timeouts: { firstByte: '500ms', idle: '500ms' } },
         ],
       },
@@ -73,12 +84,17 @@ scenario(
     say(
       `${String(answers.answers)} answers of an upstream: ${[...answers.statuses].map(([status, times]) => `${status}: ${String(times)}`).join(', ')}; ${memory()}`,
     );
-    const logins = await fuzzProvider(room, random('fuzz-provider'), counted(REQUESTS * PROVIDER_ANSWERS), 8);
-    say(
-      `${String(logins.answers)} answers of the provider: ${[...logins.statuses].map(([status, times]) => `${status}: ${String(times)}`).join(', ')}; ${memory()}`,
+    const logins = await fuzzProviders(
+      room,
+      providers,
+      random('fuzz-provider'),
+      counted(REQUESTS * PROVIDER_ANSWERS),
     );
+    say(`${describeProviderRun(logins)}; ${memory()}`);
 
     expect([...run.violations, ...answers.findings, ...logins.findings].slice(0, 20)).toEqual([]);
+    expect(logins.read).toBeGreaterThan(logins.answers / 2);
+    for (const { answers, read } of logins.questions.values()) expect(read).toBeGreaterThan(answers / 4);
     expect((await client.api('/api/after')).status).toBe(200);
     expect([room.first.pid, room.first.running]).toEqual([pid, true]);
     expect(room.first.stderr).toBe('');

@@ -120,8 +120,9 @@ export async function createApp(config: Config, logger: Logger): Promise<App> {
   if (routes.opensWebSockets) {
     server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
       socket.on('error', () => socket.destroy());
-      afterAnswers(socket, () => {
-        upgrade(request, socket, head);
+      services.proxy.sockets.take(socket);
+      afterAnswers(socket, head, (behind) => {
+        upgrade(request, socket, behind);
       });
     });
   }

@@ -2,10 +2,15 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { fuzzAnswers, startBabbler, upstreamAnswer } from './support/fuzz/answers.js';
 import { routesFor } from './support/fuzz/oracle.js';
-import { fuzzProvider } from './support/fuzz/provider-run.js';
+import {
+  describeProviderRun,
+  fuzzProviders,
+  providerSettings,
+  startProviders,
+} from './support/fuzz/provider-run.js';
+import { startProvider, type FaultProvider } from './support/fault-provider.js';
 import { FuzzRun } from './support/fuzz/run.js';
 import { JudgedUpstream } from './support/fuzz/upstream.js';
-import { eventually } from './support/lifetime.js';
 import { random, seed } from './support/random.js';
 import { sessionPair } from './support/script-request.js';
 
@@ -17,6 +22,7 @@ const forSeconds = (seconds: number): (() => boolean) => {
 };
 
 let upstream: JudgedUpstream;
+let providers: Record<string, FaultProvider>;
 let room: Cloakroom;
 let pid: number | undefined;
 
@@ -25,14 +31,18 @@ beforeAll(async () => {
   const babble = random('fuzz-upstream');
   const timeouts = { firstByte: '300ms', idle: '300ms' };
   const raw = await startBabbler(() => upstreamAnswer(babble));
+  providers = await startProviders(4);
+  const settings = providerSettings(providers, upstream.url);
   room = await startCloakroom({
     replicas: 1,
+    providers: { main: await startProvider(), ...providers },
     upstream,
     tap: false,
     config: {
+      providers: settings.providers,
       // The machine may be busy; outages of the store are the subject of other tests.
       store: { redis: { commandTimeout: '5s' } },
-      routes: [...routesFor(upstream.url), { path: '/raw/', upstream: raw, timeouts }],
+      routes: [...routesFor(upstream.url), settings.route, { path: '/raw/', upstream: raw, timeouts }],
     },
   });
   ({ pid } = room.first);
@@ -48,10 +58,10 @@ afterAll(() => {
   expect(ours).toEqual([]);
 });
 
-test('A-118 55 s of fuzzed requests: nothing forbidden reaches the upstream, and the process stays as it is', async () => {
+test('A-118 52 s of fuzzed requests: nothing forbidden reaches the upstream, and the process stays as it is', async () => {
   const run = await FuzzRun.start(room, upstream, 'fuzz');
   const before = room.first.memory();
-  await run.run({ seconds: 55, parallel: 3, pause: 4 });
+  await run.run({ seconds: 52, parallel: 3, pause: 4 });
   say(run.describe());
   await run.stillServes();
   expect(run.violations.slice(0, 10)).toEqual([]);
@@ -66,13 +76,10 @@ test('A-118 some hundred fuzzed answers of upstreams and providers: an answer or
   const { port } = room.first;
   const cookie = sessionPair(client);
   const answers = await fuzzAnswers({ port, cookie, isOver: forSeconds(3), parallel: 4 });
-  const logins = await fuzzProvider(room, random('fuzz-provider'), forSeconds(2), 2);
-  say(`${String(answers.answers)} answers of the upstream, ${String(logins.answers)} of the provider`);
+  const logins = await fuzzProviders(room, providers, random('fuzz-provider'), forSeconds(4));
+  say(`${String(answers.answers)} answers of the upstream, ${describeProviderRun(logins)}`);
   expect([...answers.findings, ...logins.findings].slice(0, 5)).toEqual([]);
   expect((await client.api('/api/after')).status).toBe(200);
-  // The provider is left alone for a while after so many failures.
-  await eventually(async () => (await room.client().login()).status === 303, {
-    timeout: 20_000,
-    interval: 500,
-  });
+  // What is left alone, or cannot be read, says nothing about the reading.
+  expect(logins.read).toBeGreaterThan(logins.answers / 2);
 }, 60_000);

@@ -4,21 +4,63 @@ import type { Socket } from 'node:net';
 /** Milliseconds for the last answer on a connection to be read. */
 const LINGER = 2000;
 
+/** Bytes behind a request for another protocol that are read while it waits. */
+const MOST_BEHIND = 16 * 1024;
+
 /**
  * Node hands a connection over as soon as it has read a request for another protocol, even while requests before it are being
- * answered. Nothing may be written into those answers.
+ * answered. Nothing may be written into those answers, and until they are over they need what Node's server does for its
+ * connections: a slow reader is waited for, a silent one is not, and a client that has said its last word ends them.
+ *
+ * @param head what came behind the request in one packet with it
+ * @param then is given what came behind it until then; not called where the connection ended before
  */
-export function afterAnswers(socket: Socket, then: () => void): void {
-  const { _httpMessage: current } = socket as { _httpMessage?: OutgoingMessage | null };
-  if (current != null) {
-    current.once('close', () => {
-      afterAnswers(socket, then);
-    });
+export function afterAnswers(socket: Socket, head: Buffer, then: (head: Buffer) => void): void {
+  if (currentAnswer(socket) == null) {
+    // Set for the wait for a next request.
+    socket.setTimeout(0);
+    then(head);
     return;
   }
-  // Set for the wait for a next request.
-  socket.setTimeout(0);
-  then();
+  const behind = [head];
+  let length = head.length;
+  // The end of a connection is not told before all that came ahead of it is read.
+  const keep = (chunk: Buffer): void => {
+    behind.push(chunk);
+    length += chunk.length;
+    if (length > MOST_BEHIND) socket.pause();
+  };
+  const leave = (): void => {
+    socket.end();
+  };
+  const cut = (): void => {
+    socket.destroy();
+  };
+  const next = (): void => {
+    if (socket.destroyed) return;
+    const current = currentAnswer(socket);
+    if (current != null) {
+      current.once('close', next);
+      return;
+    }
+    socket.off('data', keep).off('end', leave).off('timeout', cut).off('drain', wakeAnswer);
+    // As Node hands it over: nothing is read before somebody wants to.
+    socket.pause();
+    (socket as { readableFlowing: boolean | null }).readableFlowing = null;
+    afterAnswers(socket, Buffer.concat(behind), then);
+  };
+  socket.on('data', keep).on('end', leave).on('timeout', cut).on('drain', wakeAnswer);
+  next();
+}
+
+/** The answer that is being written on a connection. */
+function currentAnswer(socket: Socket): OutgoingMessage | null | undefined {
+  return (socket as { _httpMessage?: OutgoingMessage | null })._httpMessage;
+}
+
+function wakeAnswer(this: Socket): void {
+  const current = currentAnswer(this);
+  if (current?.writableNeedDrain === true) current.emit('drain');
 }
 
 /**
@@ -29,6 +71,7 @@ export function answerOn(socket: Socket, request: IncomingMessage): ServerRespon
   const response = new ServerResponse(request);
   response.shouldKeepAlive = false;
   response.assignSocket(socket);
+  socket.on('drain', wakeAnswer);
   response.once('finish', () => {
     socket.end();
     // What still comes is read by nobody, and must not turn the end into a reset.

@@ -84,7 +84,6 @@ export class Proxy {
   upgrade(request: IncomingMessage, socket: Socket, head: Buffer, route: Route, target: Target): void {
     // Until the upstream has agreed the browser is spoken to in HTTP.
     const response = answerOn(socket, request);
-    this.sockets.take(socket);
     this.#tunnel(request, response, { socket, head }, route, target).catch((error: unknown) => {
       this.#refuse(request, response, error);
     });

@@ -36,8 +36,9 @@ export class WebSockets {
     this.#live = live;
   }
 
-  /** A connection that the server does not know any more, and would not close. */
+  /** A connection that the server does not know any more, and would not close. It may be handed over more than once. */
   take(browser: Duplex): void {
+    if (this.#taken.has(browser)) return;
     this.#taken.add(browser);
     browser.once('close', () => this.#taken.delete(browser));
   }

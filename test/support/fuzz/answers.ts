@@ -1,5 +1,4 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import type { Behaviour } from '../fault-provider.js';
 import { closeLater } from '../lifetime.js';
 import type { Random } from '../random.js';
 import { TAG, tagOf } from './requests.js';
@@ -109,73 +108,6 @@ export function upstreamAnswer(random: Random): { bytes: string; close: boolean 
     else bytes = bytes.slice(0, at) + bytes.slice(at + random.int(1, 20));
   }
   return { bytes, close: random.chance(0.6) };
-}
-
-/** What a provider might say instead of tokens. None of it is an answer to sign anybody in by. */
-export function providerAnswer(random: Random): Behaviour {
-  const value = (depth = 0): unknown =>
-    random.pick<() => unknown>([
-      ...[
-        () => null,
-        () => '',
-        () => 'x',
-        () => 0,
-        () => -1,
-        () => 1e308,
-        () => true,
-        () => random.string(random.int(0, 3000)),
-        () => 'Bearer',
-        () => '\0\r\n',
-        () => '\u{1f4a9}',
-      ],
-      ...[
-        () => 'e30.e30.',
-        () => 'eyJhbGciOiJub25lIn0.e30.',
-        () => 'e30.'.repeat(40),
-        () => (depth > 3 ? [] : [value(depth + 1)]),
-        () => (depth > 3 ? {} : { a: value(depth + 1), __proto__: 1 }),
-      ],
-    ])();
-  const names = [
-    'access_token',
-    'token_type',
-    'id_token',
-    'refresh_token',
-    'expires_in',
-    'scope',
-    'error',
-    'error_description',
-    '__proto__',
-    'constructor',
-  ];
-  const json = (): string =>
-    JSON.stringify(Object.fromEntries(names.filter(() => random.chance(0.6)).map((name) => [name, value()])));
-  const status = random.pick([200, 200, 200, 200, 201, 204, 302, 400, 401, 403, 404, 429, 500, 503, 599]);
-  const kind = random.int(0, 7);
-  if (kind === 0) return { raw: upstreamAnswer(random).bytes };
-  if (kind === 1) return { reset: true };
-  const body =
-    kind === 2
-      ? json().slice(0, random.int(0, 20))
-      : kind === 3
-        ? random.bytes(random.int(0, 2000))
-        : kind === 4
-          ? '['.repeat(random.int(1, 50_000))
-          : json();
-  return {
-    status,
-    body,
-    headers: {
-      'content-type': random.pick([
-        'application/json',
-        'application/json',
-        'text/html',
-        '',
-        'application/jwt',
-        'application/json; charset=utf-16',
-      ]),
-    },
-  };
 }
 
 /** What was last said to a request of that name. */
