@@ -31,6 +31,7 @@ beforeAll(async () => {
       // A silence that is shorter than what a body has to wait for.
       { path: '/paced/', upstream, limits: { bandwidth: '128KiB' }, timeouts: { idle: '300ms' } },
       { path: '/sockets/', upstream: sockets.url, websocket: true, limits: { bandwidth: '128KiB' } },
+      { path: '/slow/', upstream: sockets.url, websocket: { idle: '1s' }, limits: { bandwidth: '32KiB' } },
     ]),
   });
 });
@@ -114,6 +115,20 @@ describe('A-120 limits.bandwidth', () => {
     await client.logout();
     await socket.ended();
     expect(socket.closing?.[0]).toBe(4401);
+  });
+
+  test('A-120 a WebSocket that has to wait is not idle, and its end does not wait', async () => {
+    const socket = await BrowserSocket.open(c, client, '/slow/x');
+    expect(socket.status).toBe(101);
+    sockets.last.send(OPCODES.binary, randomBytes(96 * KiB));
+    await eventually(() => socket.frames.length === 1, { timeout: 20_000 });
+    // What the second frame waits for is longer than the silence that is allowed, and than what a goodbye may take.
+    sockets.last.send(OPCODES.binary, randomBytes(160 * KiB));
+    await eventually(() => socket.reader.pending > 0, { timeout: 20_000 });
+    expect(socket.closed).toBe(false);
+    await client.logout();
+    await socket.ended();
+    expect([socket.frames[1]?.payload.length, socket.closing?.[0]]).toEqual([160 * KiB, 4401]);
   });
 
   test('A-120 a browser that leaves while it has to wait leaves nothing behind', async () => {

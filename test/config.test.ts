@@ -500,17 +500,37 @@ describe('A-112: start refuses unsafe production settings', () => {
     [
       'event streams of nobody',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { eventStreams: 5 } }), f),
-      /routes\[0\]\.limits\.eventStreams: counts what a session does, and with token: none/,
+      /routes\[0\]\.limits\.eventStreams: is about a session, and with token: none/,
     ],
     [
       'what a session may move where there is none',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { bandwidth: '1MiB' } }), f),
-      /routes\[0\]\.limits\.bandwidth: counts what a session does, and with token: none/,
+      /routes\[0\]\.limits\.bandwidth: is about a session, and with token: none/,
     ],
     [
       'a limit by session where there is none',
       (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', limits: { parallel: 5 } }), f),
-      /routes\[0\]\.limits\.parallel: counts what a session does, and with token: none/,
+      /routes\[0\]\.limits\.parallel: is about a session, and with token: none/,
+    ],
+    [
+      'WebSockets by session where there is none',
+      (f) => ((f.routes[0] = { ...f.routes[0], token: 'none', websocket: { perSession: 5 } }), f),
+      /routes\[0\]\.websocket\.perSession: is about a session, and with token: none/,
+    ],
+    [
+      'more event streams than requests',
+      (f) => ((f.routes[0] = { ...f.routes[0], limits: { parallel: 4, eventStreams: 5 } }), f),
+      /routes\[0\]\.limits\.eventStreams: 5 is more than parallel, which is 4/,
+    ],
+    [
+      'a header about caching that is written anew',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { responseAllow: ['Expires'] } }), f),
+      /routes\[0\]\.headers\.responseAllow\[0\]: "Expires" passes with cache: upstream alone/,
+    ],
+    [
+      'a request id of the browser',
+      (f) => ((f.routes[0] = { ...f.routes[0], headers: { requestAllow: ['X-Request-Id'] } }), f),
+      /routes\[0\]\.headers\.requestAllow\[0\]: "X-Request-Id" never passes/,
     ],
     [
       'another word for the body limit',

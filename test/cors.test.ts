@@ -384,6 +384,7 @@ describe('A-098 everybody else', () => {
       ['GET', '/auth/login'],
       ['GET', '/auth/callback'],
       ['GET', '/auth/logout'],
+      ['GET', '/%61uth/logout'],
       ['POST', '/auth/backchannel-logout'],
       ['POST', '/auth/me'],
       ['GET', '/livez'],
@@ -396,7 +397,7 @@ describe('A-098 everybody else', () => {
       expect([method, target, cors(answer)]).toEqual([method, target, []]);
       if (target.startsWith('/auth/me')) continue;
       const asked = await preflight(target, method);
-      if (target !== '/auth/logout') expect([target, cors(asked)]).toEqual([target, []]);
+      if (!target.endsWith('uth/logout')) expect([target, cors(asked)]).toEqual([target, []]);
     }
   });
 

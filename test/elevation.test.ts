@@ -29,6 +29,7 @@ beforeAll(async () => {
       { path: '/api/pay/', upstream, elevate: { scope: PAY, for: '30s' } },
       { path: '/api/pay-too/', upstream, elevate: { scope: PAY, for: '30s' } },
       { path: '/api/delete/', upstream, elevate: { scope: 'account:delete' } },
+      { path: '/api/asked/', upstream, elevate: { scope: PAY, for: '30s' }, introspect: '1s' },
       { path: '/api/strict/', upstream, elevate: { scope: PAY, for: '30s' }, require: { acr: ['mfa'] } },
     ]),
   });
@@ -102,6 +103,20 @@ describe('A-069 elevated access', () => {
     expect(c.upstream.last?.bearer).toBe(main.accessToken);
     expect(scopesSeen()).not.toContain(PAY);
     expect(refusal(await client.api('/api/delete/x'))[2].reason).toBe('elevation');
+  });
+
+  test('A-069 one that the provider does not call active any more leads through that login again', async () => {
+    const client = await c.signedIn();
+    expect((await elevated(client, '/api/asked/x')).status).toBe(303);
+    // Each replica asks for itself.
+    const ask = (): Promise<BrowserResponse> => client.api('/api/asked/x', { replica: 0 });
+    expect((await ask()).status).toBe(200);
+    for (const record of c.provider.ledger.accessTokens.values()) {
+      if (record.scope.includes(PAY)) record.revokedAt ??= Date.now();
+    }
+    await eventually(async () => (await ask()).status === 403);
+    expect(refusal(await ask())).toEqual(OFFERED);
+    expect((await client.api('/api/x')).status).toBe(200);
   });
 
   test('A-069 /auth/me says what is held and until when, and the session lasts no longer for it', async () => {

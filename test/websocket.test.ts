@@ -267,6 +267,16 @@ describe('A-093 a handshake that must not pass', () => {
     },
   );
 
+  test.each([
+    ['an event stream, which nobody would end with the session,', 'Content-Type: text/event-stream'],
+    ['a body in another coding than chunks', 'Transfer-Encoding: gzip, chunked'],
+  ])('A-094 %s in answer to a handshake is 502', async (_name, line) => {
+    upstream.answer = () => `HTTP/1.1 200 OK\r\n${line}\r\n\r\ndata: 1\n\n`;
+    const socket = await open();
+    expect([socket.status, socket.problem]).toEqual([502, 'upstream-invalid']);
+    await eventually(() => upstream.open === 0, { what: 'the upstream to be rid of it' });
+  });
+
   test('on a route that opens none, the request is an ordinary one', async () => {
     const socket = await open('/api/x', { headers: { 'x-csrf': '1' } });
     expect([socket.status, socket.text]).toEqual([200, 'plain']);

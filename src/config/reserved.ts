@@ -43,6 +43,7 @@ const IDENTITY = [
   'x-original-url',
   'x-real-ip',
   'x-remote-user',
+  'x-request-id',
   'x-rewrite-url',
 ];
 

@@ -19,7 +19,7 @@ export function crossCheck(valueAt: (path: Path) => unknown, folder: string): Lo
     ...memoryStore(look),
     ...sessionTimes(look),
     ...routePaths(look),
-    ...routeLimits(look),
+    ...routeSettings(look),
     ...requireRules(look),
     ...routeTokens(look),
     ...ownOrigin(look),
@@ -106,19 +106,61 @@ function routePaths(look: Look): LocatedWrong[] {
   });
 }
 
-/** A limit that would never count is worse than none: its reader believes in it. */
-function routeLimits(look: Look): LocatedWrong[] {
+/** A setting that would never count is worse than none: its reader believes in it. */
+function routeSettings(look: Look): LocatedWrong[] {
   const routes = look('routes');
   if (!Array.isArray(routes)) return [];
-  return routes.flatMap((_, index) =>
-    look('routes', index, 'token') === 'none'
-      ? ['parallel', 'eventStreams', 'bandwidth']
-          .filter((limit) => look('routes', index, 'limits', limit) !== undefined)
-          .map((limit) => ({
-            path: ['routes', index, 'limits', limit],
-            problem: 'counts what a session does, and with token: none there is no session',
-            remedy: 'remove it, or write token: user or token: user-or-none',
-          }))
+  return routes.flatMap((_, index) => {
+    const at = (...path: string[]): unknown => look('routes', index, ...path);
+    return [...ofNobody(index, at), ...outOfReach(index, at), ...uncached(index, at)];
+  });
+}
+
+type LookInRoute = (...path: string[]) => unknown;
+
+const OF_A_SESSION = [
+  ['limits', 'parallel'],
+  ['limits', 'eventStreams'],
+  ['limits', 'bandwidth'],
+  ['websocket', 'perSession'],
+  ['websocket', 'keepsSession'],
+];
+
+function ofNobody(index: number, at: LookInRoute): LocatedWrong[] {
+  if (at('token') !== 'none') return [];
+  return OF_A_SESSION.filter((path) => at(...path) !== undefined).map((path) => ({
+    path: ['routes', index, ...path],
+    problem: 'is about a session, and with token: none there is no session',
+    remedy: 'remove it, or write token: user or token: user-or-none',
+  }));
+}
+
+function outOfReach(index: number, at: LookInRoute): LocatedWrong[] {
+  const [parallel, eventStreams] = [at('limits', 'parallel') ?? 128, at('limits', 'eventStreams')];
+  if (typeof eventStreams !== 'number' || typeof parallel !== 'number' || eventStreams <= parallel) return [];
+  return [
+    {
+      path: ['routes', index, 'limits', 'eventStreams'],
+      problem: `${eventStreams} is more than parallel, which is ${parallel} and counts them too`,
+      remedy: 'write less, or more for parallel',
+    },
+  ];
+}
+
+const CACHING = new Set(['cache-control', 'expires', 'pragma']);
+
+function uncached(index: number, at: LookInRoute): LocatedWrong[] {
+  const names = at('headers', 'responseAllow');
+  if (!Array.isArray(names) || at('cache') === 'upstream') return [];
+  return names.flatMap((name, place) =>
+    CACHING.has(String(name).toLowerCase())
+      ? [
+          {
+            path: ['routes', index, 'headers', 'responseAllow', place],
+            problem: `${JSON.stringify(name)} passes with cache: upstream alone`,
+            remedy: 'write cache: upstream, or remove it',
+          },
+        ]
       : [],
   );
 }

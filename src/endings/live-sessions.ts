@@ -114,6 +114,11 @@ export class LiveSessions {
     for (const [handle, { epoch }] of this.#watched) if (epoch < end) this.#end(handle, 'epoch');
   }
 
+  #endExpired(): void {
+    const now = Date.now();
+    for (const [handle, { absoluteAt }] of this.#watched) if (absoluteAt <= now) this.#end(handle, 'expired');
+  }
+
   #end(handle: string, cause: EndCause): void {
     const watched = this.#watched.get(handle);
     if (watched === undefined) return;
@@ -122,22 +127,31 @@ export class LiveSessions {
   }
 
   async #look(): Promise<void> {
+    // What is known here does not wait for a store that is slow or away.
+    this.#endOutdated();
+    this.#endExpired();
     if (this.#looking) return;
     this.#looking = true;
     try {
-      this.#endOutdated();
       const handles = [...this.#watched.keys()];
       for (let i = 0; i < handles.length; i += AT_ONCE) {
         await Promise.all(handles.slice(i, i + AT_ONCE).map((handle) => this.#lookAt(handle)));
       }
-    } catch {
-      // A store that does not answer says nothing about sessions: they are looked at again in a second.
     } finally {
       this.#looking = false;
     }
   }
 
   async #lookAt(handle: string): Promise<void> {
+    try {
+      await this.#compare(handle);
+    } catch {
+      // A store, or the part of it that has this session, does not answer: that says nothing about sessions, and nothing about
+      // the others. It is looked at again in a second.
+    }
+  }
+
+  async #compare(handle: string): Promise<void> {
     const current = await this.#store.peek(handle);
     const watched = this.#watched.get(handle);
     if (watched === undefined) return;
@@ -145,8 +159,6 @@ export class LiveSessions {
       this.#end(handle, await this.#causeOf(handle, watched));
       return;
     }
-    // Nearer than a second: the record itself would only be gone at the next look.
-    if (watched.absoluteAt <= Date.now()) this.#end(handle, 'expired');
     if (current.touchedAt === watched.touchedAt) return;
     watched.touchedAt = current.touchedAt;
     for (const watcher of watched.watchers) watcher.used?.(current.touchedAt);

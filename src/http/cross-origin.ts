@@ -12,6 +12,8 @@ export interface CrossOriginAccess {
   readonly headers: string;
   /** Names of response headers that the script may read, besides those that it always may. */
   readonly exposed: string;
+  /** Whether other methods than these do other things there: GET /auth/logout is a navigation. */
+  readonly isOwn: boolean;
 }
 
 /** Seconds a browser may remember what a preflight said; browsers cap it themselves. */
@@ -46,11 +48,12 @@ export function routeAccess(route: {
       'cloakroom-answer, content-disposition, etag, link, location',
       ...route.responseHeaders,
     ].join(', '),
+    isOwn: false,
   };
 }
 
 function own(...methods: string[]): CrossOriginAccess {
-  return { methods, headers: OWN_HEADERS, exposed: EXPOSED };
+  return { methods, headers: OWN_HEADERS, exposed: EXPOSED, isOwn: true };
 }
 
 /**
@@ -79,8 +82,7 @@ export class CrossOrigin {
     const { origin } = headers;
     if (access === undefined || origin === undefined || !this.#origins.has(origin)) return false;
     const isPreflight = method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
-    // At an address of ours, other methods do other things: GET /auth/logout is a navigation.
-    const isServed = access.methods.includes(method) || !request.url?.startsWith('/auth/');
+    const isServed = access.methods.includes(method) || !access.isOwn;
     if (!isPreflight && !isServed) return false;
     response.setHeader('vary', 'Origin');
     response.setHeader('access-control-allow-origin', origin);

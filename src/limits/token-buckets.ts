@@ -25,7 +25,7 @@ export class TokenBuckets {
   }
 
   /** @returns 0 when there was one left, which is now taken; otherwise milliseconds until there is one */
-  take(key: string, now = Date.now()): number {
+  take(key: string, now = performance.now()): number {
     const bucket = this.#bucket(key, now);
     const wait = this.#untilOne(bucket, now);
     if (wait === 0) bucket.left -= 1;
@@ -33,19 +33,19 @@ export class TokenBuckets {
   }
 
   /** Takes so many even where they are not there. @returns milliseconds until what was taken too early is made up for */
-  spend(key: string, count: number, now = Date.now()): number {
+  spend(key: string, count: number, now = performance.now()): number {
     const bucket = this.#bucket(key, now);
     bucket.left -= count;
     return Math.max(0, (-bucket.left * this.#rate.per) / this.#rate.requests);
   }
 
   /** As {@link take}, but takes none. */
-  wait(key: string, now = Date.now()): number {
+  wait(key: string, now = performance.now()): number {
     return this.#untilOne(this.#bucket(key, now), now);
   }
 
   /** Leaves nothing for a while, because others have taken it. @param duration milliseconds */
-  close(key: string, duration: number, now = Date.now()): void {
+  close(key: string, duration: number, now = performance.now()): void {
     const bucket = this.#bucket(key, now);
     bucket.closedUntil = Math.max(bucket.closedUntil, now + Math.min(duration, this.#rate.per));
   }

@@ -1,5 +1,6 @@
 import { CloakroomError } from '../errors.js';
 import type { Providers } from '../oidc/providers.js';
+import { elevationRequired } from '../session/elevation.js';
 import { LOGIN_URL, type SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
 import type { Introspection } from '../tokens/introspection.js';
@@ -21,8 +22,8 @@ export class ActiveTokens {
    * @param accessToken as good as time alone can tell
    * @param within milliseconds: how old the provider's word may be
    * @returns that token or, where it is not active any more, one in its place that is
-   * @throws {CloakroomError} `session-required` with the reason `token-inactive`; `idp-unavailable`; and as
-   *   {@link SessionsService.renewedToken}
+   * @throws {CloakroomError} `session-required` with the reason `token-inactive`; `step-up` for an elevated one;
+   *   `idp-unavailable`; and as {@link SessionsService.renewedToken}
    */
   async of(
     session: OpenSession,
@@ -34,8 +35,8 @@ export class ActiveTokens {
     if (provider === undefined) throw new CloakroomError('idp-unavailable');
     if (await this.#introspection.isActive(provider, session, accessToken, within)) return accessToken;
     // Nothing but another sign-in brings another elevated token.
-    const renewed =
-      elevation === undefined ? await this.#sessions.renewedToken(session, wish, accessToken) : undefined;
+    if (elevation !== undefined) throw elevationRequired(elevation, session.contents);
+    const renewed = await this.#sessions.renewedToken(session, wish, accessToken);
     if (renewed !== undefined && (await this.#introspection.isActive(provider, session, renewed, within))) {
       return renewed;
     }

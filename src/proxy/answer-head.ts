@@ -1,4 +1,16 @@
-import type { ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
+
+/**
+ * Whether a body comes in another coding than chunks. Only those are taken apart on the way; the browser would not learn of
+ * anything else.
+ *
+ * @see RFC 9112 section 6.1
+ */
+export function hasForeignCoding(headers: IncomingHttpHeaders): boolean {
+  // Two lines of it make a list.
+  const coding: string | readonly string[] | undefined = headers['transfer-encoding'];
+  return coding !== undefined && (typeof coding !== 'string' || coding.toLowerCase() !== 'chunked');
+}
 
 /**
  * Begins an answer. Its headers take the place of those that were set before; of a name that comes several times each line is

@@ -7,6 +7,8 @@ export class Download {
   readonly #controller: Dispatcher.DispatchController;
   readonly #response: ServerResponse;
   readonly #spend: Spend | undefined;
+  /** The browser has not taken all yet. Node's own word for it is not kept true on a connection that was handed over. */
+  #isFull = false;
   #rest: NodeJS.Timeout | undefined;
 
   constructor(controller: Dispatcher.DispatchController, response: ServerResponse, spend: Spend | undefined) {
@@ -20,22 +22,26 @@ export class Download {
     const wait = this.#spend === undefined ? 0 : this.#spend(chunk.length);
     if (isTaken && wait === 0) return;
     this.#controller.pause();
-    if (wait === 0) this.#response.once('drain', this.#resume);
-    else this.#rest = setTimeout(this.#rested, wait);
+    if (!isTaken) {
+      this.#isFull = true;
+      this.#response.once('drain', this.#drained);
+    }
+    if (wait > 0) this.#rest = setTimeout(this.#rested, wait);
   }
 
   /** Nothing is resumed any more: by then its connection may serve another request. */
   stop(): void {
     clearTimeout(this.#rest);
-    this.#response.removeListener('drain', this.#resume);
+    this.#response.removeListener('drain', this.#drained);
   }
 
   readonly #rested = (): void => {
-    if (this.#response.writableNeedDrain) this.#response.once('drain', this.#resume);
-    else this.#resume();
+    this.#rest = undefined;
+    if (!this.#isFull) this.#controller.resume();
   };
 
-  readonly #resume = (): void => {
-    this.#controller.resume();
+  readonly #drained = (): void => {
+    this.#isFull = false;
+    if (this.#rest === undefined) this.#controller.resume();
   };
 }

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
 import type { OpenSession } from '../store/session-records.js';
-import { writeHead } from './answer-head.js';
+import { hasForeignCoding, writeHead } from './answer-head.js';
 import type { Spend } from './bandwidth.js';
 import { Download } from './download.js';
 import { MOST_INTERIM_ANSWERS, passEarlyHints } from './early-hints.js';
@@ -114,10 +114,7 @@ class Exchange implements Dispatcher.DispatchHandler {
       this.#passInterim(controller, status);
       return;
     }
-    // Two lines of it make a list.
-    const coding: string | readonly string[] | undefined = parsed['transfer-encoding'];
-    // Only chunks are taken apart on the way; the browser would not learn of anything else (RFC 9112 section 6.1).
-    if (coding !== undefined && (typeof coding !== 'string' || coding.toLowerCase() !== 'chunked')) {
+    if (hasForeignCoding(parsed)) {
       this.#fail(invalidAnswer('a transfer coding that nobody asked for'));
       return;
     }

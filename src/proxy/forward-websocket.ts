@@ -8,7 +8,9 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { CloakroomError } from '../errors.js';
 import type { OpenSession } from '../store/session-records.js';
+import { hasForeignCoding } from './answer-head.js';
 import { MOST_INTERIM_ANSWERS } from './early-hints.js';
+import { isStreamHead } from './event-streams.js';
 import { browserResponseHeaders } from './headers.js';
 import { reasonPhrase } from './reason-phrase.js';
 import { UPSTREAM_ANSWER, type RefusedTokens } from './refused-token.js';
@@ -157,6 +159,8 @@ function passAnswer(tunneling: Tunneling, answer: IncomingMessage): void {
   const stepUp = upstreamStepUp(status, rawHeaders, session?.contents);
   if (stepUp !== undefined) throw stepUp;
   const headers = ['connection', 'close', ...answerHeaders(tunneling, answer)];
+  // Nobody reads one who asked for a socket, and nobody would end it with its session.
+  if (isStreamHead(headers) || hasForeignCoding(answer.headers)) throw new CloakroomError('upstream-invalid');
   if (status === 401) {
     headers.push(...UPSTREAM_ANSWER);
     // For the next handshake; this one is answered.

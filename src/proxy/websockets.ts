@@ -78,6 +78,8 @@ class Tunnel {
   readonly #toBrowser = new FrameBorders();
   readonly #toUpstream = new FrameBorders();
   #timer: NodeJS.Timeout | undefined;
+  /** What goes on once the session may move more, by what wakes it. */
+  readonly #resting = new Map<NodeJS.Timeout, () => void>();
   /** What is still to be said to the browser, once the frame that goes by is over. */
   #goodbye: Buffer | undefined;
   #isLeaving = false;
@@ -90,9 +92,11 @@ class Tunnel {
 
   start(): void {
     const { browser, upstream, browserHead, upstreamHead, idle } = this.#ends;
-    this.#timer = setTimeout(() => {
-      this.close(CLOSE_CODES.away, 'idle');
+    const timer = setTimeout(() => {
+      if (this.#resting.size > 0) timer.refresh();
+      else this.close(CLOSE_CODES.away, 'idle');
     }, idle);
+    this.#timer = timer;
     this.#join(browser, upstream, browserHead, (chunk) => {
       this.#fromBrowser(chunk);
     });
@@ -111,6 +115,12 @@ class Tunnel {
       upstream.write(closeFrame(CLOSE_CODES.away, '', true));
     }
     this.#sayGoodbye();
+    // The frame that is on its way does not rest any more.
+    for (const [rest, goOn] of this.#resting) {
+      clearTimeout(rest);
+      goOn();
+    }
+    this.#resting.clear();
     // Its answer is to be read, however slow the upstream was.
     browser.resume();
     this.#cutSoon();
@@ -177,20 +187,26 @@ class Tunnel {
     if (!this.#isLeaving) this.#timer?.refresh();
     if (!canWrite(to)) return;
     const isTaken = to.write(chunk);
-    const wait = this.#ends.spend?.(chunk.length) ?? 0;
+    const wait = (this.#goodbye === undefined && this.#ends.spend?.(chunk.length)) || 0;
     if (isTaken && wait === 0) return;
     from.pause();
     const resume = (): void => {
       if (!this.#isLeaving) this.#timer?.refresh();
       from.resume();
     };
-    if (wait === 0) to.once('drain', resume);
-    else {
-      setTimeout(() => {
-        if (to.writableNeedDrain) to.once('drain', resume);
-        else resume();
-      }, wait).unref();
+    const goOn = (): void => {
+      if (to.writableNeedDrain) to.once('drain', resume);
+      else resume();
+    };
+    if (wait === 0) {
+      goOn();
+      return;
     }
+    const rest = setTimeout(() => {
+      this.#resting.delete(rest);
+      goOn();
+    }, wait);
+    this.#resting.set(rest, goOn);
   }
 
   #cutSoon(): void {
@@ -205,6 +221,7 @@ class Tunnel {
 
   #finish(): void {
     clearTimeout(this.#timer);
+    for (const rest of this.#resting.keys()) clearTimeout(rest);
     this.#over();
     this.#ends.over();
   }

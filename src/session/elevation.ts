@@ -50,15 +50,20 @@ export function heldElevations(
 
 /** @throws {CloakroomError} `step-up` where the session does not hold it */
 export function elevatedToken(
-  { scope, key, loginUrl }: Elevation,
+  elevation: Elevation,
   contents: SessionContents,
   epoch: number,
   now: number,
 ): string {
-  const access = contents.elevated?.[scope];
+  const access = contents.elevated?.[elevation.scope];
   if (access !== undefined && access.until > now && access.epoch >= epoch) return access.accessToken;
-  const inVain = contents.asked?.includes(key) === true;
-  throw new CloakroomError('step-up', {
+  throw elevationRequired(elevation, contents);
+}
+
+/** What the browser is told where the session holds no elevated access, or one that is no good any more. */
+export function elevationRequired({ key, loginUrl }: Elevation, { asked }: SessionContents): CloakroomError {
+  const inVain = asked?.includes(key) === true;
+  return new CloakroomError('step-up', {
     public: inVain ? { reason: 'not-satisfied' } : { reason: 'elevation', loginUrl },
   });
 }
