@@ -93,7 +93,8 @@ export default defineConfig(
   {
     // Runs in versions of Node that know no newer syntax.
     files: ['bin/**/*.js'],
-    rules: { 'no-var': 'off', 'prefer-const': 'off' },
+    languageOptions: { sourceType: 'commonjs' },
+    rules: { 'no-var': 'off', 'prefer-const': 'off', '@typescript-eslint/no-require-imports': 'off' },
   },
   {
     files: ['demo/spa/**/*.js'],

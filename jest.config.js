@@ -21,6 +21,7 @@ export default {
   collectCoverageFrom: ['src/**/*.ts'],
   coverageProvider: 'v8',
   clearMocks: true,
+  testSequencer: '<rootDir>/test/support/longest-first.js',
   testTimeout: 60_000,
-  maxWorkers: 2,
+  maxWorkers: 3,
 };

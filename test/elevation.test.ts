@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Administration } from './support/administration.js';
 import type { BrowserClient, BrowserResponse, Me } from './support/browser-client.js';
-import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
+import { merge, startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually, sleep } from './support/lifetime.js';
 import { deliver, logoutToken } from './support/logout-tokens.js';
@@ -22,16 +22,17 @@ let wire: RedisProxy;
 
 beforeAll(async () => {
   wire = await startRedisProxy(await startRedis());
+  const routes = withRoutes((upstream) => [
+    { path: '/api/', upstream },
+    { path: '/api/pay/', upstream, elevate: { scope: PAY, for: '30s' } },
+    { path: '/api/pay-too/', upstream, elevate: { scope: PAY, for: '30s' } },
+    { path: '/api/delete/', upstream, elevate: { scope: 'account:delete' } },
+    { path: '/api/asked/', upstream, elevate: { scope: PAY, for: '30s' }, introspect: '1s' },
+    { path: '/api/strict/', upstream, elevate: { scope: PAY, for: '30s' }, require: { acr: ['mfa'] } },
+  ]);
   c = await startCloakroom({
     redis: wire,
-    config: withRoutes((upstream) => [
-      { path: '/api/', upstream },
-      { path: '/api/pay/', upstream, elevate: { scope: PAY, for: '30s' } },
-      { path: '/api/pay-too/', upstream, elevate: { scope: PAY, for: '30s' } },
-      { path: '/api/delete/', upstream, elevate: { scope: 'account:delete' } },
-      { path: '/api/asked/', upstream, elevate: { scope: PAY, for: '30s' }, introspect: '1s' },
-      { path: '/api/strict/', upstream, elevate: { scope: PAY, for: '30s' }, require: { acr: ['mfa'] } },
-    ]),
+    config: (file) => merge(routes(file), { store: { redis: { commandTimeout: '1s' } } }),
   });
 });
 

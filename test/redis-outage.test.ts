@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { BrowserClient, BrowserResponse } from './support/browser-client.js';
+import { inParallel, type BrowserClient, type BrowserResponse } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import type { FaultProvider } from './support/fault-provider.js';
 import { expectLeftClean } from './support/left-clean.js';
@@ -94,8 +94,9 @@ test('B-01 a start without Redis: alive but not ready, the API says 503, ready b
   'B-02 Redis killed while serving: 503 and nothing else, no cookie lost, one log line per transition, everybody back',
   async () => {
     loginsLast(provider, 300);
-    const clients = await Promise.all(
-      Array.from({ length: 20 }, (_, i) => c.signedIn({ user: `u${String(i)}` })),
+    const clients = await inParallel(
+      Array.from({ length: 20 }, (_, i) => () => c.signedIn({ user: `u${String(i)}` })),
+      4,
     );
     const marks = c.replicas.map((replica) => replica.mark());
     const pids = c.replicas.map(({ pid }) => pid);

@@ -222,7 +222,7 @@ class Balancer {
 }
 
 test('B-35 a rolling restart of four replicas under load loses no request', async () => {
-  const c = await start({ replicas: 4, tap: false, config: { shutdown: { delay: '600ms', drain: '10s' } } });
+  const c = await start({ replicas: 4, tap: false, config: { shutdown: { delay: '1500ms', drain: '10s' } } });
   const clients = await Promise.all(Array.from({ length: 8 }, () => c.signedIn()));
   const balancer = new Balancer(c.replicas);
   const outcomes = new Map<number | string, number>();
@@ -238,7 +238,7 @@ test('B-35 a rolling restart of four replicas under load loses no request', asyn
         headers,
       );
       outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-      await sleep(draw.int(0, 15));
+      await sleep(draw.int(0, 30));
     }
   });
   for (const replica of c.replicas) {

@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { Administration } from './administration.js';
 import { EX_CONFIG } from './exit-codes.js';
+import { loadModule } from './load-module.js';
 
 /** A command line that was understood. */
 export interface Command {
@@ -20,8 +21,8 @@ export function administering(work: (administration: Administration) => Promise<
   return async (load) => {
     const config = load();
     if (config === undefined) return EX_CONFIG;
-    // Imported late, so that a fault of the configuration is told without loading the rest.
-    const { administer } = await import('./administration.js');
+    // Loaded late, so that a fault of the configuration is told without loading the rest.
+    const { administer } = await loadModule<typeof import('./administration.js')>('./administration.js');
     return administer(config, work);
   };
 }

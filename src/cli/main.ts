@@ -9,6 +9,7 @@ import { noMore, readArguments, shielded, UsageError } from './arguments.js';
 import type { Command } from './command.js';
 import { EPOCH_USAGE, epochCommand } from './epoch.js';
 import { DONE, EX_CONFIG, EX_SOFTWARE, EX_USAGE } from './exit-codes.js';
+import { loadModule } from './load-module.js';
 import { SESSIONS_USAGE, sessionsCommand } from './sessions.js';
 
 /** The command line: what to do, and with which exit code it ends (those of sysexits.h). */
@@ -42,12 +43,22 @@ interface CommandLine {
   readonly read: (argv: readonly string[]) => Command;
 }
 
-// What runs them is imported late, so that a fault of the configuration is told without loading the server.
+type Start = typeof import('./start.js');
+type Check = typeof import('./check.js');
+type Revoker = typeof import('./revoker.js');
+
+// What runs them is loaded late, so that a fault of the configuration is told without loading the server.
 const COMMANDS: ReadonlyMap<string, CommandLine> = new Map<string, CommandLine>([
   // Work for a store that never came back may still be waiting; everything that could be finished is.
-  ['start', plain(async (config) => process.exit(await (await import('./start.js')).start(config)))],
-  ['check', plain(async (config) => (await import('./check.js')).check(config))],
-  ['revoker', plain(async (config) => process.exit(await (await import('./revoker.js')).revoker(config)))],
+  [
+    'start',
+    plain(async (config) => process.exit(await (await loadModule<Start>('./start.js')).start(config))),
+  ],
+  ['check', plain(async (config) => (await loadModule<Check>('./check.js')).check(config))],
+  [
+    'revoker',
+    plain(async (config) => process.exit(await (await loadModule<Revoker>('./revoker.js')).revoker(config))),
+  ],
   ['sessions', { usage: SESSIONS_USAGE, read: sessionsCommand }],
   ['epoch', { usage: EPOCH_USAGE, read: epochCommand }],
   ['admin-token', { usage: ADMIN_TOKEN_USAGE, read: adminTokenCommand }],

@@ -5,6 +5,7 @@ import { Logger } from '../observability/logger.js';
 import { createForwardAuthServer } from '../proxy/forward-auth-server.js';
 import { ForwardAuth } from '../proxy/forward-auth.js';
 import type { Services } from '../services.js';
+import { loadModule } from './load-module.js';
 
 /**
  * Runs the server until a signal ends it.
@@ -73,7 +74,7 @@ export async function start(config: Config): Promise<number> {
 
 /** Loaded only where it is configured: the description of its endpoints takes time and memory to make. */
 async function loadAdmin(config: AdminConfig, services: Services, logger: Logger): Promise<Server> {
-  const { createAdmin } = await import('../admin/admin-app.js');
+  const { createAdmin } = await loadModule<typeof import('../admin/admin-app.js')>('../admin/admin-app.js');
   return createAdmin(config, services, logger);
 }
 

@@ -1,6 +1,7 @@
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runSubfolder, uniqueName } from './run-folder.js';
+import { abridged } from './secret-search.js';
 
 export type Endpoint =
   | 'discovery'
@@ -197,7 +198,7 @@ export class Ledger {
       if (this.clientSecrets.has(value)) return;
       this.clientSecrets.add(value);
     }
-    this.pending.push(JSON.stringify([kind, value]));
+    this.pending.push(JSON.stringify([kind, abridged(value)]));
     if (this.flushing) return;
     this.flushing = true;
     setImmediate(() => {

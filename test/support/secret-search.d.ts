@@ -28,6 +28,7 @@ export interface SearchIndex {
 }
 
 export function formsOf(value: string): Array<{ form: string; bytes: Buffer }>;
+export function abridged(value: string): string;
 export function buildIndex(secrets: Array<[SecretKind, string]>): SearchIndex;
 export function foundIn(bytes: Buffer, words: readonly Buffer[]): Buffer[];
 export function searchFile(

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { sendRaw } from './raw.js';
-import { searchRun } from './secret-search.js';
+import { abridged, searchRun } from './secret-search.js';
 import { tapFor } from './tap.js';
 
 // These write into a folder of their own: what is leaked here on purpose must not fail the run.
@@ -18,11 +18,11 @@ const jwt = [{ alg: 'RS256' }, { sub: 'alice', jti: randomBytes(16).toString('he
   .concat(randomBytes(256).toString('base64url'))
   .join('.');
 
-function search(recording: string | Buffer, log = ''): Array<{ kind: string; form: string }> {
+function search(recording: string | Buffer, log = '', token = access): Array<{ kind: string; form: string }> {
   const run = mkdtempSync(join(tmpdir(), 'cloakroom-search-'));
   for (const folder of ['taps', 'logs', 'secrets', 'endpoints']) mkdirSync(join(run, folder));
   const secrets = [
-    ['access_token', access],
+    ['access_token', token],
     ['client_secret', secret],
     ['id_token', jwt],
     ['code', 'a-code-that-is-long-enough'],
@@ -64,6 +64,31 @@ describe('the search', () => {
     expect(search(jwt).map(({ kind }) => kind)).toEqual(['id_token', 'id_token']);
     expect(search(`p=${jwt.split('.')[1] ?? ''};`)).toHaveLength(1);
     expect(search(jwt.split('.')[2] ?? '')).toHaveLength(1);
+  });
+
+  test.each([
+    ['a long token', randomBytes(3000).toString('hex')],
+    [
+      'a signed token',
+      `${'h'.repeat(900)}.${randomBytes(900).toString('base64url')}.${randomBytes(300).toString('base64url')}`,
+    ],
+    ['one of five parts', `${randomBytes(900).toString('base64url')}.a.b.c.d`],
+    ['letters of four bytes', '😀'.repeat(600) + randomBytes(20).toString('hex')],
+    ['one that is cut inside a letter', `${'😀'.repeat(600)}${randomBytes(20).toString('hex')}x`],
+  ])('knows %s by its end, in all its forms', (_name, value) => {
+    const found = (text: string): string[] => search(text, '', abridged(value)).map(({ form }) => form);
+    for (const text of [
+      value,
+      `:${encodeURIComponent(value)}`,
+      ...[0, 1, 2].map((shift) =>
+        Buffer.from(
+          `${'x'.repeat(shift)}${value.split('.').length === 3 ? (value.split('.')[1] ?? '') : value}`,
+        ).toString('base64'),
+      ),
+    ]) {
+      expect(found(text)).toEqual(search(text, '', value).map(({ form }) => form));
+      expect(found(text)).not.toEqual([]);
+    }
   });
 
   test('lets the logout hint through in its one place, and nowhere else', () => {

@@ -80,6 +80,7 @@ export class Tap {
   private readonly output: WriteStream = createWriteStream(this.file);
   private readonly forget: () => void;
   private closed = false;
+  private listenPort = 0;
 
   private constructor(readonly targetPort: number) {
     this.server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (client) => {
@@ -96,11 +97,12 @@ export class Tap {
       tap.server.once('error', reject);
       tap.server.listen(port, '127.0.0.1', 2048, resolve);
     });
+    tap.listenPort = (tap.server.address() as AddressInfo).port;
     return tap;
   }
 
   get port(): number {
-    return (this.server.address() as AddressInfo).port;
+    return this.listenPort;
   }
 
   get url(): string {
