@@ -187,7 +187,8 @@ const route = z
           description:
             'How many bytes a second one session may move on this route in one process: bodies of requests and answers and ' +
             'WebSockets together, and one second of it at once. More waits; nothing is refused. Requests without a session ' +
-            'are not counted. Without it, as fast as they come.',
+            'are not counted. Without it, as fast as they come. What waits for longer than `listen.idle` is cut all the same: with a ' +
+            'small bandwidth, many requests at once can.',
           example: '10MiB',
         }),
         rate: z
@@ -269,7 +270,7 @@ const route = z
         }),
         idle: setting(duration('10ms', '24h').prefault('60s'), {
           description:
-            'Longest silence of a sender inside a body, in either direction. A browser that pauses reading is not cut.',
+            'Longest silence of a sender inside a body, in either direction. A browser that pauses reading is not cut for it, but by `listen.idle`.',
           example: '60s',
         }),
       })
