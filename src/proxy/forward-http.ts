@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Dispatcher } from 'undici';
+import { SAFE_METHODS } from '../http/safe-methods.js';
 import type { OpenSession } from '../store/session-records.js';
 import { hasForeignCoding, writeHead } from './answer-head.js';
 import type { Spend } from './bandwidth.js';
@@ -16,9 +17,6 @@ import { hasBody, Upload } from './upload.js';
 import { closedBeforeAnswer, invalidAnswer, STREAMS_TOO_MANY } from './upstream-errors.js';
 import { upstreamStepUp } from './upstream-step-up.js';
 import type { Upstream } from './upstream.js';
-
-/** Without an effect, so that they may be sent twice (RFC 9110 section 9.2.2). */
-const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 export interface Forwarding {
   request: IncomingMessage;
@@ -253,7 +251,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   #nextAfter(error: Error): Upstream | undefined {
     const { request, response, route } = this.#forwarding;
     if (!this.#isSent) return this.#upstream && route.upstreams.pickOther(this.#upstream);
-    const isRepeatable = this.#upload === undefined && SAFE.has(request.method ?? '');
+    const isRepeatable = this.#upload === undefined && SAFE_METHODS.has(request.method ?? '');
     if (response.headersSent || !isRepeatable || !closedBeforeAnswer(error)) return undefined;
     return route.upstreams.pick();
   }

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { CloakroomError } from '../errors.js';
+import { SAFE_METHODS } from '../http/safe-methods.js';
 import type { SessionsService } from '../session/sessions.service.js';
 import type { OpenSession } from '../store/session-records.js';
 import type { Route } from './route-table.js';
@@ -7,7 +8,6 @@ import type { Route } from './route-table.js';
 /** Marks a 401 that is the upstream's own. */
 export const UPSTREAM_ANSWER: readonly [string, string] = ['cloakroom-answer', 'upstream'];
 
-const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 const BEARER_INVALID =
   /(?:^|[\s,])bearer\s(?:[^"]|"(?:[^"\\]|\\.)*")*?\berror\s*=\s*(?:"invalid_token"|invalid_token\b)/i;
 
@@ -45,7 +45,7 @@ export class RefusedTokens {
     // Nothing but another sign-in brings another elevated token.
     if (route.elevation !== undefined || !saysInvalidToken(rawHeaders)) return undefined;
     const renewed = this.#renew(session, route, accessToken);
-    if (!isRepeatable || !SAFE.has(request.method ?? '')) {
+    if (!isRepeatable || !SAFE_METHODS.has(request.method ?? '')) {
       // This answer does not wait for what can only help the next request.
       renewed.catch(() => undefined);
       return undefined;

@@ -2,6 +2,7 @@ import type { CloakroomError } from '../errors.js';
 import { ACR_VALUES, askFor, MAX_AGE, stepUpRequired, type Ask } from '../session/step-up.js';
 import type { SessionContents } from '../store/session-contents.js';
 import { challenges } from './challenge.js';
+import { text } from './headers.js';
 
 const LONGEST = 512;
 const NAME = 'www-authenticate';
@@ -38,8 +39,4 @@ function askedFor(rawHeaders: readonly (string | Buffer)[]): Ask | undefined {
     }
   }
   return undefined;
-}
-
-function text(raw: string | Buffer | undefined): string {
-  return typeof raw === 'string' ? raw : (raw?.toString('latin1') ?? '');
 }
