@@ -2,9 +2,8 @@ import { spawn, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { selfSigned } from './certificate.js';
-import { closeLater, eventually, guard } from './lifetime.js';
-import { fromDocs } from './gateway.js';
-import { intoTls, isListening, type CertificateFiles } from './nginx.js';
+import { fromDocs, untilItListens } from './gateway.js';
+import { intoTls, type CertificateFiles } from './nginx.js';
 import { freePort, scratchFolder } from './run-folder.js';
 
 const binary = process.env['CLOAKROOM_TEST_CADDY'] ?? 'caddy';
@@ -43,20 +42,7 @@ ${site(files)}`,
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, HOME: folder, XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder },
   });
-  guard(child);
-  closeLater(() => {
-    child.kill('SIGKILL');
-  });
-  let complaints = '';
-  child.stderr.on('data', (chunk: Buffer) => (complaints += chunk.toString('utf8')));
-  await eventually(
-    async () => {
-      if (child.exitCode !== null)
-        throw new Error(`caddy ended with ${String(child.exitCode)}: ${complaints}`);
-      return isListening(port);
-    },
-    { timeout: 10_000, what: 'caddy to listen' },
-  );
+  await untilItListens('caddy', child, port);
 }
 
 /**

@@ -1,10 +1,47 @@
+import type { ChildProcessByStdio } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { BrowserClient } from './browser-client.js';
 import { repository, type Cloakroom } from './cloakroom.js';
+import { closeLater, eventually, guard } from './lifetime.js';
 import { BrowserSocket } from './web-socket.js';
 
 // What tests behind a gateway of somebody else have in common.
+
+/** Waits for a gateway that was started for the tests, and ends it with them. */
+export async function untilItListens(
+  name: string,
+  child: ChildProcessByStdio<null, null, Readable>,
+  port: number,
+): Promise<void> {
+  guard(child);
+  closeLater(() => {
+    child.kill('SIGKILL');
+  });
+  let complaints = '';
+  child.stderr.on('data', (chunk: Buffer) => (complaints += chunk.toString('utf8')));
+  await eventually(
+    async () => {
+      if (child.exitCode !== null)
+        throw new Error(`${name} ended with ${String(child.exitCode)}: ${complaints}`);
+      return isListening(port);
+    },
+    { timeout: 10_000, what: `${name} to listen` },
+  );
+}
+
+function isListening(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: '127.0.0.1' });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
 
 /** A configuration of docs/ with changes, each of which must find its place. */
 export function fromDocs(name: string, changes: Record<string, string>): string {

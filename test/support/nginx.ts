@@ -1,11 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect as connectPlain, createServer, type AddressInfo, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { selfSigned } from './certificate.js';
-import { closeLater, eventually, guard } from './lifetime.js';
-import { fromDocs } from './gateway.js';
+import { closeLater } from './lifetime.js';
+import { fromDocs, untilItListens } from './gateway.js';
 import { freePort, scratchFolder } from './run-folder.js';
 
 const binary = process.env['CLOAKROOM_TEST_NGINX'] ?? 'nginx';
@@ -64,32 +64,8 @@ http {
   const child = spawn(binary, ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', errorLog], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-  guard(child);
-  closeLater(() => {
-    child.kill('SIGKILL');
-  });
-  let complaints = '';
-  child.stderr.on('data', (chunk: Buffer) => (complaints += chunk.toString('utf8')));
-  await eventually(
-    async () => {
-      if (child.exitCode !== null)
-        throw new Error(`nginx ended with ${String(child.exitCode)}: ${complaints}`);
-      return isListening(port);
-    },
-    { timeout: 10_000, what: 'nginx to listen' },
-  );
+  await untilItListens('nginx', child, port);
   return { folder, pid: child.pid, errorLog: () => readFileSync(errorLog, 'utf8') };
-}
-
-export function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connectPlain({ port, host: '127.0.0.1' });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
 
 /**
