@@ -19,6 +19,7 @@ beforeAll(async () => {
     replicas: 1,
     config: withRoutes((upstream) => [
       { path: '/api/', upstream, limits: { parallel: 8 } },
+      { path: '/calls/', upstream },
       { path: '/ws/', upstream: raw.url, websocket: true },
       { path: '/raw/', upstream: raw.url },
     ]),
@@ -75,7 +76,7 @@ describe('A-118 requests of one connection', () => {
     for (let round = 0; round < 20; round += 1) {
       const { responses } = await sendRaw(
         c.first.port,
-        `${get('/api/delay/20')}${get('/api/1')}${get('/api/2')}${handshake('/ws/room', '8')}`,
+        `${get('/calls/delay/20')}${get('/calls/1')}${get('/calls/2')}${handshake('/ws/room', '8')}`,
         { answers: 4, timeout: 5000 },
       );
       expect(responses.map(({ status }) => status)).toEqual([200, 200, 200, 400]);

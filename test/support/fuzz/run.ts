@@ -9,8 +9,10 @@ import { Oracle } from './oracle.js';
 import { RequestFuzzer, type Sent, type Somebody } from './requests.js';
 import { JudgedUpstream } from './upstream.js';
 
-/** Milliseconds. What is whole is answered within it, and a connection whose sender is done is closed. */
-const PATIENCE = 10_000;
+/** Milliseconds. What is whole is answered within it; long enough for a machine that has a lot else to do. */
+const PATIENCE = 30_000;
+/** Milliseconds within which a connection whose sender is done is closed. */
+const CLOSED_WITHIN = 20_000;
 /** Milliseconds after which a request that may have no end is taken to wait for more. */
 const QUIET = 60;
 const PEOPLE = 12;
@@ -208,31 +210,32 @@ export class FuzzRun {
       const socket = connect({ host: '127.0.0.1', port: this.room.first.port, noDelay: true });
       let text = '';
       let isLeaving = false;
+      let late: NodeJS.Timeout | undefined;
       let problem: string | undefined;
       const leave = (): void => {
         if (isLeaving) return;
         isLeaving = true;
         clearTimeout(quiet);
+        late = setTimeout(() => {
+          problem = 'a connection that is not closed';
+          socket.destroy();
+        }, CLOSED_WITHIN);
         // A stream would go on for a client that has only said its last word.
         if (this.#random.chance(0.3) || text.includes('text/event-stream')) socket.resetAndDestroy();
         else socket.end();
       };
       const quiet = setTimeout(
         () => {
-          if (isWhole) problem = 'no answer and no end';
+          if (isWhole) problem = `${String(answersIn(text))} of ${String(wanted)} answers and no end`;
           leave();
         },
         isWhole ? PATIENCE : QUIET,
       );
-      const late = setTimeout(() => {
-        problem = 'a connection that is not closed';
-        socket.destroy();
-      }, 2 * PATIENCE);
       socket.setEncoding('latin1');
       socket.on('data', (chunk: string) => {
         text += chunk;
         if (!isWhole) quiet.refresh();
-        else if (chunk.includes('\r\n') && (text.match(/HTTP\/1\.1 [2-5]/g)?.length ?? 0) >= wanted) leave();
+        else if (chunk.includes('\r\n') && answersIn(text) >= wanted) leave();
       });
       socket.on('error', () => undefined);
       socket.on('close', () => {
@@ -258,4 +261,9 @@ export class FuzzRun {
       if (!socket.destroyed && socket.writable) socket.write(bytes.subarray(at));
     });
   }
+}
+
+/** Interim ones are none. */
+function answersIn(text: string): number {
+  return text.match(/HTTP\/1\.1 [2-5]/g)?.length ?? 0;
 }
