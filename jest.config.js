@@ -23,5 +23,5 @@ export default {
   clearMocks: true,
   testSequencer: '<rootDir>/test/support/longest-first.js',
   testTimeout: 60_000,
-  maxWorkers: 3,
+  maxWorkers: 2,
 };

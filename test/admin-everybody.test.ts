@@ -5,6 +5,7 @@ import { inParallel, type BrowserClient } from './support/browser-client.js';
 import { startCloakroom, type Cloakroom } from './support/cloakroom.js';
 import { expectLeftClean } from './support/left-clean.js';
 import { eventually } from './support/lifetime.js';
+import { startRedis } from './support/redis.js';
 import { StoredSession } from './support/stored-session.js';
 
 const REPLICAS = 4;
@@ -24,7 +25,13 @@ let other: AdminClient;
 let closeMonitor = (): void => undefined;
 
 beforeAll(async () => {
+  const redis = await startRedis();
+  // Before anybody sends commands: the client cannot tell the first of them from the answer to its own.
+  const monitor = await redis.client.monitor();
+  monitor.on('monitor', (_time: string, args: string[]) => commands.push(args));
+  closeMonitor = () => monitor.disconnect();
   c = await startCloakroom({
+    redis,
     replicas: REPLICAS,
     env: { REVOCATION_KEY: randomBytes(32).toString('hex') },
     config: {
@@ -34,9 +41,6 @@ beforeAll(async () => {
       store: { redis: { commandTimeout: '2s' } },
     },
   });
-  const monitor = await c.redis?.client.monitor();
-  monitor?.on('monitor', (_time: string, args: string[]) => commands.push(args));
-  closeMonitor = () => monitor?.disconnect();
   looking = new AdminClient(c, reader);
   ending = new AdminClient(c, ender);
   other = new AdminClient(c, second);
