@@ -164,7 +164,8 @@ test(`a login that races with an end of everybody or of its person: no session f
         await sleep(dice.int(0, 60));
         return await attempt.finish({ as: users[i] ?? '' });
       });
-      await sleep(dice.int(0, 100));
+      // At any moment, and as often when one of them is through and the others are under way, however slow the machine is.
+      await (dice.chance(0.5) ? Promise.any(logins) : sleep(dice.int(0, 100)));
       // By e-mail everybody has to be looked at, as for everybody.
       const user = dice.pick(users);
       const one = dice.chance(0.3);
@@ -194,7 +195,7 @@ test(`a login that races with an end of everybody or of its person: no session f
     proxy.delay(0);
   }
   expect(survivors).toEqual([]);
-  expect(caught).toBeGreaterThan(ROUNDS / 50);
+  expect(caught).toBeGreaterThan(ROUNDS / 20);
 });
 
 describe('what is sealed for one session does not open for another', () => {
